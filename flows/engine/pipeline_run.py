@@ -31,7 +31,7 @@ from potstill.registry.store_calls import RUN, patience
 from tasks.stage import INSIDE_RUN, folder_sum, load_stage
 
 if TYPE_CHECKING:
-    from flows.engine.stage_process import Limit
+    from flows.engine.stage_process import Child, Limit
     from potstill.registry.promotion import Registry
     from potstill.registry.versions import Version
 
@@ -60,6 +60,8 @@ class Run:
     # Whether this run has registered a version. Its evidence was logged then.
     registered: bool = False
     begin: float = field(default_factory=time.monotonic)
+    # In which the steps that are no DVC stages run: all of them need MLflow, which takes seconds to import.
+    _child: Child | None = None
 
     # --- stages ---
 
@@ -149,10 +151,12 @@ class Run:
             TimeLimitError: it ran past its limit.
             PotstillError: what the function raises.
         """
-        from flows.engine.stage_process import call
+        from flows.engine.stage_process import Child
 
         self.recorder.wait()
-        return call(function, *arguments, workspace=self.workspace, limit=self.limit(name))
+        if self._child is None or not self._child.is_alive():
+            self._child = Child(self.workspace)
+        return self._child.call(function, *arguments, limit=self.limit(name))
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -195,6 +199,8 @@ class Run:
         """
         from tasks.register import log_evidence
 
+        if self._child is not None:
+            self._child.close()
         metrics = {f"seconds.{name}": times.wall for name, times in self.times.items()}
         parent = self.recorder.parent_id
         if parent is not None:

@@ -1,8 +1,8 @@
 """A DVC stage, or another step of a run, as a child process.
 
 The child leads a process group of its own, in which DVC starts the stage's command. The group is ended with the run,
-and when the stage or step runs past its limit or the run is interrupted. The fork server, which forks the child, has
-loaded DVC and MLflow once for all of a run.
+and when the stage or step runs past its limit or the run is interrupted. The fork server, which forks the children, has
+loaded DVC once for all stages of a run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from flows.engine.flow_errors import StageError
 from potstill.causes import causes, full_disk, unexpected
@@ -32,12 +32,12 @@ from potstill.registry.store_calls import RUN, patience
 Answer = TypeVar("Answer")
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__, "dvc.repo", "mlflow.tracking"])
+_context.set_forkserver_preload([__name__, "dvc.repo"])
 GRACE_SECONDS = 5.0
 
 
 def load_ahead() -> None:
-    """Start the fork server early, so that the first stage does not wait for it to load DVC and MLflow."""
+    """Start the fork server early, so that the first stage does not wait for it to load DVC."""
     forkserver.ensure_running()
 
 
@@ -49,7 +49,7 @@ class Limit:
         subject: what has the limit, as a sentence names it.
         key: key of params.yaml that sets it.
         minutes: the limit.
-        past_minutes: how much of it had passed when the child was started.
+        past_minutes: how much of it has passed before.
     """
 
     subject: str
@@ -84,84 +84,94 @@ def reproduce(stage: str, workspace: Path, environment: Mapping[str, str], limit
         PotstillError: DVC or the command failed; the message is DVC's.
     """
     path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
-    call(_reproduce, stage, workspace=workspace, environment={**path, **environment}, limit=limit)
-
-
-def call(
-    function: Callable[..., Answer],
-    *arguments: Any,
-    workspace: Path,
-    limit: Limit,
-    environment: Mapping[str, str] | None = None,
-) -> Answer:
-    """Call a function in a child process.
-
-    Args:
-        function: it is pickled, and so are its arguments and its answer.
-        arguments: its arguments.
-        workspace: the child's current folder.
-        limit: after this time the child is ended with everything it has started.
-        environment: variables of the child, added to this process's own.
-
-    Raises:
-        TimeLimitError: it ran past its limit.
-        PotstillError: the function's own error, or a sentence about any other exception.
-    """
-    receiver, sender = _context.Pipe(duplex=False)
-    variables = {**os.environ, **(environment or {})}
-    process = _context.Process(target=_child, args=(function, arguments, str(workspace), variables, sender))
-    process.start()
-    sender.close()
+    child = Child(workspace, {**path, **environment})
     try:
-        if not receiver.poll(limit.seconds):
-            raise limit.error()
-        answer = _receive(process, receiver, limit.subject)
-        process.join(GRACE_SECONDS)
-        return cast("Answer", answer)
+        child.call(_reproduce, stage, limit=limit)
     finally:
-        if process.is_alive():
-            _end(process)
-        receiver.close()
+        child.close()
 
 
-def _receive(process: ForkServerProcess, receiver: Connection, subject: str) -> object:
-    """Return what the child has sent, or raise it."""
-    try:
-        answer = receiver.recv()
-    except EOFError:
-        process.join(GRACE_SECONDS)
-        # A command that is still importing modules has not yet asked to die with its parent.
-        _kill_group(process.pid or 0)
-        raise PotstillError(f"{subject} ended without an answer (status {process.exitcode}); run again") from None
-    if isinstance(answer, PotstillError):
-        raise answer
-    return answer
+class Child:
+    """A child process that calls one function after another."""
+
+    def __init__(self, workspace: Path, environment: Mapping[str, str] | None = None) -> None:
+        """Start it.
+
+        Args:
+            workspace: its current folder.
+            environment: variables that are added to those of this process.
+        """
+        self._connection, inner = _context.Pipe()
+        variables = {**os.environ, **(environment or {})}
+        self._process = _context.Process(target=_serve, args=(str(workspace), variables, inner))
+        self._process.start()
+        inner.close()
+
+    def is_alive(self) -> bool:
+        """Whether it can be called: it ends with a call that does not answer."""
+        return self._process.is_alive()
+
+    def call(self, function: Callable[..., Answer], *arguments: object, limit: Limit) -> Answer:
+        """Call a function there.
+
+        Args:
+            function: it is pickled, and so are its arguments and its answer.
+            arguments: its arguments.
+            limit: after this time the process is ended with everything it has started.
+
+        Raises:
+            TimeLimitError: it ran past its limit.
+            PotstillError: the function's own error, or a sentence about any other exception.
+        """
+        answered = False
+        try:
+            self._connection.send((function, arguments))
+            if not self._connection.poll(limit.seconds):
+                raise limit.error()
+            answer = self._connection.recv()
+            answered = True
+        except (EOFError, ConnectionError):
+            self._process.join(GRACE_SECONDS)
+            status = self._process.exitcode
+            raise PotstillError(f"{limit.subject} ended without an answer (status {status}); run again") from None
+        finally:
+            if not answered:  # what it had started may live, also where it has died itself
+                _end(self._process)
+        if isinstance(answer, PotstillError):
+            raise answer
+        return cast("Answer", answer)
+
+    def close(self) -> None:
+        """End it."""
+        self._connection.close()
+        self._process.join(GRACE_SECONDS)
+        if self._process.is_alive():
+            _end(self._process)
 
 
-def _child(
-    function: Callable[..., object],
-    arguments: tuple[object, ...],
-    workspace: str,
-    environment: Mapping[str, str],
-    sender: Connection,
-) -> None:
+def _serve(workspace: str, environment: Mapping[str, str], connection: Connection) -> None:
     os.setpgid(0, 0)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(workspace)
     threading.Thread(target=_end_with_run, daemon=True).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what it has started is ended in order
+    with suppress(EOFError, ConnectionError, KeyboardInterrupt), patience(RUN):
+        while True:
+            function, arguments = connection.recv()
+            answer = _answer(function, arguments)
+            sys.stdout.flush()
+            connection.send(answer)
+
+
+def _answer(function: Callable[..., object], arguments: tuple[object, ...]) -> object:
+    """Return what a function returns, or its error."""
     try:
-        with patience(RUN):
-            answer = function(*arguments)
-    except KeyboardInterrupt:
-        return
+        return function(*arguments)
     except PotstillError as error:
-        answer = error
+        return error
     except Exception as error:
-        answer = full_disk(error, workspace) or PotstillError(unexpected(error, Path(LOGS, "potstill.txt"))[0])
-    sender.send(answer)
-    sys.stdout.flush()
+        return full_disk(error, Path.cwd()) or PotstillError(unexpected(error, LOGS / "potstill.txt")[0])
 
 
 def _reproduce(stage: str) -> None:

@@ -343,12 +343,7 @@ def test_past_its_limit_a_stage_a_step_or_the_run_is_ended_with_all_it_started(t
     late = toy.run("run", "--set", "schedule.run_minutes=null", "--set", "schedule.step_minutes=0.001")
     assert late.code == 6
     assert "step gate ran past its limit of 0.001 minutes" in late.err
-    assert task_states(toy) == {
-        "prepare": "Completed",
-        "export": "Completed",
-        "evaluate": "Completed",
-        "gate": "Failed",
-    }
+    assert task_states(toy)["gate"] == "Failed"
     assert toy.nothing_runs(), toy.processes()
 
 

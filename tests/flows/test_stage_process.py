@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.stage_process import Limit, call, reproduce
+from flows.engine.stage_process import Child, Limit, reproduce
 from potstill.errors import BusyError, PotstillError, TimeLimitError
 from tests.flows.conftest import until
 from tests.potstill.compute.test_processes import FAMILY, alive, pids
@@ -49,16 +49,19 @@ def fail(error: Exception) -> None:
 
 @pytest.mark.slow
 def test_a_step_answers_or_fails_or_is_ended_at_its_limit(tmp_path: Path) -> None:
-    assert call(os.getcwd, workspace=tmp_path, limit=MINUTES) == str(tmp_path)
+    child = Child(tmp_path)
+    assert child.call(os.getcwd, limit=MINUTES) == str(tmp_path)
     with pytest.raises(BusyError, match="another"):
-        call(fail, BusyError("another process"), workspace=tmp_path, limit=MINUTES)
+        child.call(fail, BusyError("another process"), limit=MINUTES)
     with pytest.raises(PotstillError, match=r"unexpected ValueError: 7 \(traceback in .work/logs/potstill.txt"):
-        call(fail, ValueError("7"), workspace=tmp_path, limit=MINUTES)
+        child.call(fail, ValueError("7"), limit=MINUTES)
     assert "in fail" in (tmp_path / ".work/logs/potstill.txt").read_text(encoding="utf-8")
 
     limit = Limit("step gate", "schedule.step_minutes", 0.1)
     begin = time.monotonic()
     with pytest.raises(TimeLimitError, match=r"step gate ran past its limit of 0.1 minutes.*schedule.step_minutes"):
-        call(hang, tmp_path, workspace=tmp_path, limit=limit)
+        child.call(hang, tmp_path, limit=limit)
     assert time.monotonic() - begin < limit.seconds + 10
+    assert not child.is_alive()
     assert until(lambda: not any(map(alive, pids(tmp_path / "pids"))), 10)
+    child.close()
