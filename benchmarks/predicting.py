@@ -1,8 +1,8 @@
 """Compares `potstill predict` with the runtime in process and with the loop by hand: pandas and `mlflow.pyfunc`.
 
 Run in a workspace after `potstill run`: `python benchmarks/predicting.py [--rounds 3] [--write]`. All answer the same
-different texts of one CSV and take turns; a ratio is taken within each turn. Then `potstill predict` answers files of
-few different texts and many rows, whose peak memory is measured.
+different texts of one CSV and take turns; a ratio is taken within each turn. Files of many rows are measured by
+benchmarks/predicting_rows.py.
 
 With `--ray-python PYTHON`, benchmarks/predicting_ray.py takes its turns too, in that environment: ray[data], torch,
 transformers and psutil. Ray is not installed next to Potstill.
@@ -18,22 +18,25 @@ import random
 import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from results import machine, replace_section, spread, today, versions
+
+from potstill.compute.processes import usable_cores
+
+if TYPE_CHECKING:
+    from potstill.config.params import Params
+    from potstill.inference.runtime import Student
+    from potstill.prediction.file_prediction import ChosenModel
 
 MARK = "<!-- predicting -->"
 CHUNK = 2048
 SPLITS = ("train", "dev", "test", "transfer")
-# Different texts of the files for which memory is measured.
-FEW = 64
-# Of the kernel's unit for the peak memory of a process.
-_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 IN_PROCESS = "the runtime in process, no file"
 RAY = "Ray Data with `transformers.pipeline`"
 # Answers all texts; returns the seconds and the cores' seconds if it has measured them itself.
@@ -45,14 +48,6 @@ class Speed(NamedTuple):
 
     texts_per_second: float
     core_ms: float
-
-
-class Memory(NamedTuple):
-    """Rows of a file, the seconds that `potstill predict` took, and its peak memory in MB."""
-
-    rows: int
-    seconds: float
-    megabytes: float
 
 
 def different_texts(count: int) -> list[str]:
@@ -77,21 +72,27 @@ def write_rows(path: Path, texts: Iterable[str]) -> Path:
     return path
 
 
+def champion() -> tuple[Params, ChosenModel]:
+    """Return the params of the workspace and its champion."""
+    from flows.commands.predict_files import chosen_model
+    from potstill.config.params_file import load_params
+    from potstill.paths import PARAMS
+
+    params = load_params(PARAMS)
+    return params, chosen_model(Path.cwd(), params, "champion")
+
+
 def contenders(source: Path, texts: list[str], scratch: Path) -> dict[str, Call]:
     """Return what answers the texts, by name."""
     import mlflow
     import pandas
 
-    from flows.commands.predict_files import chosen_model
-    from potstill.config.params_file import load_params
     from potstill.config.predict_params import Predict
     from potstill.inference.runtime import Student
-    from potstill.paths import PARAMS
     from potstill.prediction.file_prediction import predict_files
     from potstill.registry.tracking import tracking_uri
 
-    params = load_params(PARAMS)
-    model = chosen_model(Path.cwd(), params, "champion")
+    params, model = champion()
     student = Student(model.serving)
     mlflow.set_tracking_uri(tracking_uri(Path.cwd()))
     registered = mlflow.pyfunc.load_model(f"models:/{params.project.name}@champion")
@@ -106,14 +107,16 @@ def contenders(source: Path, texts: list[str], scratch: Path) -> dict[str, Call]
     def by_potstill() -> None:
         predict_files([str(source)], scratch / f"{next(outputs)}.csv", model, ("text",), None, Predict())
 
-    def in_process() -> None:
-        student.predict(texts)
-
     return {
-        IN_PROCESS: in_process,
+        IN_PROCESS: partial(in_process, student, texts),
         "`potstill predict`, CSV to CSV": by_potstill,
         "pandas and `mlflow.pyfunc` by hand": by_hand,
     }
+
+
+def in_process(student: Student, texts: list[str]) -> None:
+    """Answer texts with the runtime."""
+    student.predict(texts)
 
 
 def ray_peer(python: Path, source: Path, scratch: Path) -> Call:
@@ -137,52 +140,42 @@ def measure(calls: dict[str, Call], rounds: int, texts: int) -> dict[str, list[S
     for _ in range(rounds):
         for name, call in calls.items():
             start = time.perf_counter()
-            used = _core_seconds()
+            used = core_seconds()
             measured = call()
-            seconds, core_seconds = measured or (time.perf_counter() - start, _core_seconds() - used)
-            speeds[name].append(Speed(texts / seconds, 1000 * core_seconds / texts))
+            seconds, used = measured or (time.perf_counter() - start, core_seconds() - used)
+            speeds[name].append(Speed(texts / seconds, 1000 * used / texts))
     return speeds
 
 
-def _core_seconds() -> float:
+def core_seconds() -> float:
     """The time that this process and its ended children have had of all cores."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def measure_memory(rows: int, texts: list[str], scratch: Path) -> Memory:
-    """Run `potstill predict` as a process over a file of few different texts."""
-    source = write_rows(scratch / f"{rows}.csv", itertools.islice(itertools.cycle(texts[:FEW]), rows))
-    words = [sys.executable, "-P", "-m", "flows.cli", "predict", str(source), "--text", "text"]
-    start = time.perf_counter()
-    process = subprocess.Popen([*words, "--out", str(scratch / f"{rows}.parquet")], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"potstill predict ended with {os.waitstatus_to_exitcode(status)}")
-    return Memory(rows, time.perf_counter() - start, usage.ru_maxrss * _MAXRSS_BYTES / 1e6)
-
-
-def section(speeds: dict[str, list[Speed]], texts: int, memory: list[Memory]) -> str:
-    """Return the tables in Markdown."""
-    base = speeds[IN_PROCESS]
-    packages = versions("onnxruntime", "pandas", "mlflow", "pyarrow")
+def speed_table(speeds: dict[str, list[Speed]]) -> list[str]:
+    """Return the lines of a table in Markdown, with the ratios to the runtime in process."""
     lines = [
-        f"{machine()}, {today()}, load {os.getloadavg()[0]:.1f}; {packages}; {len(base)} alternating rounds of "
-        f"{texts:,} different texts, the start included.",
-        "",
         "| | texts/s | ratio (min–max) | cores' ms a text | ratio (min–max) |",
         "|---|---|---|---|---|",
     ]
     for name, rounds in speeds.items():
-        pairs = list(zip(rounds, base, strict=True))
+        pairs = list(zip(rounds, speeds[IN_PROCESS], strict=True))
         faster = spread([speed.texts_per_second / other.texts_per_second for speed, other in pairs], 2)
         cheaper = spread([other.core_ms / speed.core_ms for speed, other in pairs], 2)
         rate, cost = (statistics.median(column) for column in zip(*rounds, strict=True))
         lines.append(f"| {name} | {rate:,.0f} | {faster} | {cost:.2f} | {cheaper} |")
-    lines += ["", f"| rows ({FEW} different texts) | s | rows/s | peak MB |", "|---|---|---|---|"]
-    lines += [
-        f"| {item.rows:,} | {item.seconds:.0f} | {item.rows / item.seconds:,.0f} | {item.megabytes:.0f} |"
-        for item in memory
+    return lines
+
+
+def section(speeds: dict[str, list[Speed]], texts: int) -> str:
+    """Return the table in Markdown."""
+    packages = versions("onnxruntime", "pandas", "mlflow", "pyarrow")
+    lines = [
+        f"{machine()}, of which {usable_cores()} used, {today()}, load {os.getloadavg()[0]:.1f}; {packages}; "
+        f"{len(speeds[IN_PROCESS])} alternating rounds of {texts:,} different texts, the start included.",
+        "",
+        *speed_table(speeds),
     ]
     return "\n".join(lines)
 
@@ -192,7 +185,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=8192)
-    parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000], help="files for the memory")
     parser.add_argument("--ray-python", type=Path, help="the Python of an environment with Ray, torch and transformers")
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
     arguments = parser.parse_args()
@@ -207,8 +199,7 @@ def main() -> None:
         if arguments.ray_python is not None:
             calls[RAY] = ray_peer(arguments.ray_python, source, scratch)
         speeds = measure(calls, arguments.rounds, len(texts))
-        memory = [measure_memory(rows, texts, scratch) for rows in arguments.rows]
-    result = section(speeds, len(texts), memory)
+    result = section(speeds, len(texts))
     print(result)
     if arguments.write:
         replace_section(MARK, result)

@@ -6,12 +6,13 @@ describes and lists the sha256 of every other file there.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,23 +54,75 @@ def file_sums(folder: Path) -> dict[str, str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: to a temporary file in the same folder, with fsync, then rename."""
+    """Write a file atomically: see `whole_file`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(path), whole_file(path, path.with_name(f".{path.name}.{os.getpid()}.tmp")) as handle:
+    with disk_errors(path), whole_file(path) as handle:
         handle.write(text.encode())
 
 
 @contextmanager
-def whole_file(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
-    """Yield a temporary file in the same folder that replaces `path` on success; on failure nothing is left of it."""
-    try:
-        with temporary.open("wb") as handle:
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a temporary file in the same folder that replaces `path` on success; on failure nothing is left of it.
+
+    A killed process leaves it. Its name is always the same, so that the next one that writes `path` or removes it
+    (`remove_file`) takes it away. Of several that write `path` at once, each waits for the one before.
+    """
+    with _locked(_temporary(path)) as handle:
+        try:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            os.replace(handle.name, path)
+        except BaseException:
+            Path(handle.name).unlink(missing_ok=True)
+            raise
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it exists, and what a killed process has left of one that was to replace it."""
+    path.unlink(missing_ok=True)
+    temporary = _temporary(path)
+    if temporary.exists():
+        with _locked(temporary):
+            temporary.unlink()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes have left in a folder of files whose names nobody writes again."""
+    for path in folder.glob(_temporary(Path("*")).name):
+        if path.is_file():
+            with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    """Yield an empty file to write, which no other process writes meanwhile."""
+    while True:
+        with open(path, "wb", opener=_open_as_it_is) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_at(handle, path):  # else whoever held it has renamed or removed it
+                handle.truncate()
+                yield handle
+                return
+
+
+def _is_at(handle: IO[bytes], path: Path) -> bool:
+    """Whether an open file is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _open_as_it_is(path: str, flags: int) -> int:
+    """Open a file for writing, and keep its content: another process may be writing it."""
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def write_json(path: Path, value: Any) -> None:

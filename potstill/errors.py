@@ -31,7 +31,7 @@ class DiskFullError(PotstillError):
 
 
 class TimeLimitError(PotstillError):
-    """A stage ran past its time limit and was killed with all processes that it had started."""
+    """A stage, step or run went past its time limit and was killed with all processes that it had started."""
 
     exit_code = 6
 

@@ -31,6 +31,7 @@ from tasks.run_facts import run_facts
 
 if TYPE_CHECKING:
     from potstill.inference.runtime import ModelCard, Student, Text
+    from potstill.registry.versions import Version
 
 
 # Rows that the page lists on which champion and candidate differ.
@@ -110,6 +111,16 @@ def gate(params: Params, workspace: Path, champion: Path | None, version: str | 
             decision = replace(decision, rows=_differing(rescored.rows))
         write_text(workspace / REPORT, with_decision(page.read_text(encoding="utf-8"), decision))
     return verdict
+
+
+def judge_candidate(params: Params, workspace: Path, champion: Version | None) -> Verdict:
+    """Judge the candidate as `gate` does, against a registered champion whose files are fetched first."""
+    from potstill.registry.promotion import Registry
+
+    if champion is None:
+        return gate(params, workspace, None)
+    folder = Registry(workspace, params.project.name).fetch(champion.version)
+    return gate(params, workspace, folder, champion.version)
 
 
 def _count_test_uses(params: Params, workspace: Path, metrics: Mapping[str, Any]) -> int | None:

@@ -30,9 +30,9 @@ from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
 from potstill.paths import BENTO_BUILD, LOGS, PARAMS, SERVING
 from potstill.progress import say
+from potstill.registry.scratch_folders import scratch_folder
 from potstill.registry.signatures import sign_bento, signer_sum
 from potstill.registry.tracking import git_tags
-from potstill.registry.version_artifacts import scratch_folder
 from potstill.serving.core import closure
 from potstill.serving.launch import bento_environment, bento_path
 from potstill.serving.release import SETTINGS, Settings, bento_name, served_threshold, verify_seal, write_seal
@@ -40,7 +40,6 @@ from tasks.identity import ROOT
 
 BENTOFILE = "bentofile.yaml"
 SERVICE = ("potstill.serving.service", "potstill.serving.worker")
-BUILD_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,6 @@ def package(params: Params, workspace: Path) -> Packaged:
         ModelError: params ask for abstention, but the evaluation has no threshold.
         PackageError: there is nothing to package, or BentoML could not build it.
         SignatureError: the key that signs cannot be used.
-        TimeLimitError: the build ran past its limit.
     """
     workspace = workspace.resolve()
     verify(workspace / SERVING)
@@ -186,9 +184,7 @@ def _build(build_dir: Path, version: str, workspace: Path) -> None:
     # The temporary folder of a build that is killed is removed by the next run.
     with log.open("wb") as output, scratch_folder(workspace) as scratch:
         variables = {**bento_environment(), "TMPDIR": str(scratch.resolve())}
-        status = run(
-            command, cwd=build_dir, environment=variables, limit_seconds=BUILD_SECONDS, stdout=output, stderr=output
-        )
+        status = run(command, cwd=build_dir, environment=variables, stdout=output, stderr=output)
     if status != 0:
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
         last = next((line for line in reversed(lines) if line), f"exit status {status}")

@@ -45,9 +45,10 @@ from potstill.registry.bill_of_materials import render_bom
 from potstill.registry.model_card import Lineage, render_card, render_description
 from potstill.registry.promotion import Registry
 from potstill.registry.pyfunc import ABSTAIN_BELOW, THREADS
+from potstill.registry.scratch_folders import scratch_folder
 from potstill.registry.signatures import MODEL_SIGNATURE, sign_files, signer_sum
 from potstill.registry.steps import refuse_vetoed
-from potstill.registry.version_artifacts import EVIDENCE_FOLDER, pack_bento, pack_evidence, scratch_folder
+from potstill.registry.version_artifacts import EVIDENCE_FOLDER, pack_bento, pack_evidence
 from potstill.registry.versions import Version, candidate_sum
 from potstill.serving.core import write_core
 from potstill.serving.release import SETTINGS, served_threshold

@@ -1,22 +1,19 @@
-"""Kill -9 of a process that answers a stream, at random moments: `python -m tests.stream_kills --kills 20`.
+"""Kill -9 of a process that answers a stream, at random moments.
 
 Every record has to have one answer at the end, and every one that cannot be answered has to be put aside once.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-from tests.conftest import REPOSITORY, generate_rows, write_tiny_base
-from tests.potstill.prediction.models import tiny_model
-from tests.redis_server import RedisServer, redis_server
+from tests.conftest import REPOSITORY, generate_rows
+from tests.redis_server import RedisServer
 
 # Of these records one in BAD has no text.
 BAD = 50
@@ -77,23 +74,3 @@ def check_answers(server: RedisServer, ids: list[bytes]) -> None:
     assert answered + rejected == Counter(ids)
     assert set(rejected) == set(ids[::BAD])
     assert server.client.xpending("reviews", "potstill")["pending"] == 0
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, redis_server(Path(name)) as server:
-        folder = Path(name)
-        serving = tiny_model(write_tiny_base(folder / "base"), folder / "serving").serving
-        pending = kill_often(server, serving, arguments.kills, 1000, arguments.seed)
-        records = int(server.client.xlen("reviews"))
-    caught = sum(count > 0 for count in pending)
-    print(
-        f"{arguments.kills} kills over {records:,} records, {caught} of them in the middle of a batch: one answer each"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -95,5 +95,5 @@ def _prefect(workspace: Path, params: Params) -> Iterator[Finding]:
     if not runs or (holder is not None and has_process(holder)):
         return
     for run in runs:
-        detail = f"the run {run} is Running in Prefect, and no process holds this workspace: it was killed"
+        detail = f"the run {run} is Running or Lost in Prefect, and no process holds this workspace: it was killed"
         yield Finding("prefect", True, detail, "the next run sets it to Crashed", noted=True)

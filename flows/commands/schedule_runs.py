@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from flows.engine.lost_runs import HEARTBEAT_SECONDS, HEARTBEAT_VARIABLE
 from flows.engine.prefect_server import Server, start_server, wait_ready, workspace_tag
 from potstill.compute.processes import listen, stop
 from potstill.config.params_file import load_params
@@ -36,6 +37,7 @@ def serve_schedule(workspace: Path) -> None:
     """
     params = load_params(workspace / PARAMS)
     schedule = _prefect_schedule(params.schedule)
+    os.environ.setdefault(HEARTBEAT_VARIABLE, str(HEARTBEAT_SECONDS))  # of the runs, which are child processes
     with _open_api(params.servers.prefect_port) as server:
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.types.entrypoint import EntrypointType

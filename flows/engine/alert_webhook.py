@@ -38,7 +38,8 @@ def alert_teller(workspace: Path, params: Params, output: str) -> Iterator[Calla
         ParamsError: the environment lacks a variable of `alerts.webhook`, or it is no URL then.
     """
     url = _webhook(params)
-    with ThreadPoolExecutor(1, "alerts") as pool:
+    # A window has at most one message of each rule, so that none waits for a receiver that does not answer another.
+    with ThreadPoolExecutor(max(1, len(params.alerts.rules)), "alerts") as pool:
 
         def tell(alert: Alert) -> None:
             say(f"alert: {alert.sentence}")

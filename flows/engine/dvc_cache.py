@@ -11,7 +11,7 @@ from flows.engine.dvc_graph import dvc_errors
 from potstill.artifacts import write_text
 from potstill.config.yaml_file import as_yaml, load_yaml
 from potstill.paths import DVC_FILE, DVC_LOCK
-from potstill.registry.version_artifacts import scratch_folder
+from potstill.registry.scratch_folders import scratch_folder
 
 # DVC says here which objects it would remove; it has no other answer.
 _LOGGER = logging.getLogger("dvc_data.hashfile.gc")

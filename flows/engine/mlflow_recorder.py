@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from potstill.artifacts import remove_unfinished
 from potstill.errors import DiskFullError, StoreError
 from potstill.paths import DVC_LOCK, PARAMS, RECORDS
 from potstill.progress import say
@@ -43,6 +44,7 @@ class Recorder:
     def catch_up(self) -> None:
         """Write the records that a killed run left, and end its runs; without a store and records nothing is done."""
         # Listed here, not in the thread: while that imports MLflow, this run's first stage may write its record.
+        remove_unfinished(self._records)
         records = sorted(self._records.glob("*.json"))
         if records or tracking.has_store(self._workspace):
             self._submit(functools.partial(self._write_left_over, records))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.engine.dvc_graph import Graph, free_dead_locks
 from flows.engine.flow_errors import StageError
@@ -25,15 +25,17 @@ from potstill.paths import FAILURE, METRICS, PARAMS, RUN_LOCK, SOURCES, TIMINGS
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.artifact_locations import relocate
+from potstill.registry.scratch_folders import clean_scratch
 from potstill.registry.steps import VetoedError
 from potstill.registry.store_calls import RUN, patience
-from potstill.registry.version_artifacts import clean_scratch
 from tasks.stage import INSIDE_RUN, folder_sum, load_stage
 
 if TYPE_CHECKING:
+    from flows.engine.stage_process import Limit
     from potstill.registry.promotion import Registry
     from potstill.registry.versions import Version
 
+Answer = TypeVar("Answer")
 CURRENT = "current"
 
 
@@ -57,6 +59,7 @@ class Run:
     facts: dict[str, str] = field(default_factory=dict)
     # Whether this run has registered a version. Its evidence was logged then.
     registered: bool = False
+    begin: float = field(default_factory=time.monotonic)
 
     # --- stages ---
 
@@ -84,7 +87,7 @@ class Run:
         variables = {INSIDE_RUN: str(os.getpid()), **self.recorder.environment}
         start = time.monotonic()
         try:
-            reproduce(name, self.workspace, variables, 60 * self.params.schedule.stage_minutes)
+            reproduce(name, self.workspace, variables, self.limit(name))
         except TimeLimitError:
             raise  # the sentence in FAILURE says "interrupted", since the limit interrupted the stage
         except PotstillError:
@@ -99,6 +102,21 @@ class Run:
             self.graph.forget()
             self.recorder.collect()
         return "run" if timing.exists() else "taken from the cache"
+
+    def limit(self, name: str) -> Limit:
+        """How long a stage or step may go on: its own limit, or less where little is left of the run's."""
+        from flows.engine.stage_process import Limit
+
+        schedule = self.params.schedule
+        if name in self.graph.order:
+            own = Limit(f"stage {name}", "schedule.stage_minutes", schedule.stage_minutes)
+        else:
+            own = Limit(f"step {name}", "schedule.step_minutes", schedule.step_minutes)
+        if schedule.run_minutes is None:
+            return own
+        past_minutes = (time.monotonic() - self.begin) / 60
+        whole = Limit(f"the run, at {own.subject},", "schedule.run_minutes", schedule.run_minutes, past_minutes)
+        return min(own, whole, key=lambda limit: limit.seconds)
 
     def is_current(self) -> bool:
         """Whether a run would change nothing: each stage is current, and this candidate is the champion already."""
@@ -123,6 +141,18 @@ class Run:
         return sums
 
     # --- candidate ---
+
+    def step(self, name: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Call what a step that is no DVC stage does in a child process; the recorder has written all before.
+
+        Raises:
+            TimeLimitError: it ran past its limit.
+            PotstillError: what the function raises.
+        """
+        from flows.engine.stage_process import call
+
+        self.recorder.wait()
+        return call(function, *arguments, workspace=self.workspace, limit=self.limit(name))
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

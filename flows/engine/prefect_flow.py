@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -14,9 +15,10 @@ from uuid import UUID
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run, task_run
+from prefect.runtime import deployment, flow_run, task_run
 from prefect.states import Completed
 
+from flows.engine.lost_runs import crash_silent_runs
 from flows.engine.notifications import notify
 from flows.engine.pipeline_run import CURRENT, Run, open_run
 from flows.engine.prefect_artifacts import show_candidate, show_version
@@ -57,6 +59,8 @@ def potstill(workspace: str | None = None) -> State[PotstillError | None]:
     log_sentences()
     if workspace is not None:
         os.chdir(workspace)
+    if deployment.id:
+        crash_silent_runs(deployment.id, flow_run.id)
     try:
         with open_run(Path.cwd()) as run:
             crash_stale_runs(run.workspace, UUID(flow_run.id) if flow_run.id else None)
@@ -77,7 +81,7 @@ def _run(run: Run) -> State[PotstillError | None]:
     for name in run.graph.order:
         _in_task(name, lambda name=name: run.stage(name))  # type: ignore[misc]
     if results_branch is not None:
-        _in_task("push", lambda: push_results(run.workspace, results_branch))
+        _in_task("push", lambda: run.step("push", push_results, run.workspace, results_branch))
     return candidate(run)
 
 
@@ -113,22 +117,22 @@ def _new_version(run: Run, champion: Version | None) -> Version:
         verdict = _in_task("gate", lambda: _judge(run, champion))
     say(f"gate: {verdict.sentence}")
     with run.timed("package"):
-        packaged = _in_task("package", lambda: package(run.params, workspace))
+        packaged = _in_task("package", lambda: run.step("package", package, run.params, workspace))
     with run.timed("smoke"):
-        _in_task("smoke", lambda: smoke(run.params, workspace, packaged.tag))
+        _in_task("smoke", lambda: run.step("smoke", smoke, run.params, workspace, packaged.tag))
     with run.timed("register"):
         parent = run.recorder.parent()
-        version = _in_task("register", lambda: register(run.params, workspace, verdict, packaged, parent, champion))
+        facts = (run.params, workspace, verdict, packaged, parent, champion)
+        version = _in_task("register", lambda: run.step("register", register, *facts))
     run.registered = True
     say(f"register: version {version.version} of {run.params.project.name}, Bento {version.bento}")
     return version
 
 
 def _judge(run: Run, champion: Version | None) -> Verdict:
-    from tasks.gate import gate
+    from tasks.gate import judge_candidate
 
-    folder = run.registry().fetch(champion.version) if champion else None
-    verdict = gate(run.params, run.workspace, folder, champion.version if champion else None)
+    verdict = run.step("gate", judge_candidate, run.params, run.workspace, champion)
     run.facts["potstill.verdict"] = verdict.sentence
     show_candidate(run, verdict.sentence)
     if not verdict.passed:
@@ -142,8 +146,9 @@ def _promote(run: Run, version: Version, champion: Version | None) -> str:
 
     if champion is not None and champion.version == version.version:
         return CURRENT
+    decide = partial(promote, expected=champion.version if champion else None)
     with run.timed("promote"):
-        promote(run.params, run.workspace, version.version, expected=champion.version if champion else None)
+        run.step("promote", decide, run.params, run.workspace, version.version)
     say(f"promote: version {version.version} is champion")
     notify(run.workspace, "promotion", run.champion_sentence())
     return version.version

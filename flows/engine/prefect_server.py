@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.engine.lost_runs import LOST
 from flows.engine.notifications import notify
 from potstill.compute.processes import free_port, start, stop
 from potstill.errors import ToolError
@@ -162,17 +163,18 @@ def workspace_tag(workspace: Path) -> str:
     return f"workspace:{workspace}"
 
 
-def _active(workspace: Path) -> FlowRunFilter:
-    """Select the flow runs of a workspace that Prefect takes for going on."""
+def _unfinished(workspace: Path) -> FlowRunFilter:
+    """Select the flow runs of a workspace that Prefect takes for going on, or that the server has lost."""
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.objects import StateType
 
     going_on = {"type": {"any_": [StateType.RUNNING, StateType.CANCELLING]}}
-    return FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(workspace)]}, "state": going_on})
+    unfinished = going_on | {"name": {"any_": [LOST]}, "operator": "or_"}
+    return FlowRunFilter.model_validate({"tags": {"all_": [workspace_tag(workspace)]}, "state": unfinished})
 
 
 def active_runs(workspace: Path) -> list[str] | None:
-    """Name the flow runs of a workspace that a configured Prefect server takes for going on; None without a server.
+    """Name the flow runs of a workspace that a configured Prefect server takes for going on or lost; None without one.
 
     Raises:
         ToolError: the server does not answer.
@@ -185,11 +187,11 @@ def active_runs(workspace: Path) -> list[str] | None:
         return None
     wait_ready(None, configured_seconds=2.0)
     with get_client(sync_client=True) as client:
-        return [run.name for run in client.read_flow_runs(flow_run_filter=_active(workspace))]
+        return [run.name for run in client.read_flow_runs(flow_run_filter=_unfinished(workspace))]
 
 
 def crash_stale_runs(workspace: Path, current: UUID | None) -> None:
-    """Set this workspace's Prefect runs that a kill left Running to Crashed; call it with the run lock held.
+    """Set this workspace's Prefect runs that a kill ended to Crashed, and tell of them; call it with the run lock held.
 
     Args:
         workspace: the workspace.
@@ -203,7 +205,7 @@ def crash_stale_runs(workspace: Path, current: UUID | None) -> None:
     active = TaskRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}})
     message = "The process was killed; noticed at the start of the next run."
     with get_client(sync_client=True) as client:
-        stale = [run for run in client.read_flow_runs(flow_run_filter=_active(workspace)) if run.id != current]
+        stale = [run for run in client.read_flow_runs(flow_run_filter=_unfinished(workspace)) if run.id != current]
         for run in stale:
             of_run = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
             for task_run in client.read_task_runs(flow_run_filter=of_run, task_run_filter=active):

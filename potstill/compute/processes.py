@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from potstill.errors import BusyError, TimeLimitError, ToolError
+from potstill.errors import BusyError, ToolError
 
 _PR_SET_PDEATHSIG = 1
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -76,23 +76,13 @@ def run(
     *,
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    limit_seconds: float | None = None,
     stdout: IO[bytes] | int | None = None,
     stderr: IO[bytes] | int | None = None,
 ) -> int:
-    """Run a child and return its exit status; an interrupt or the time limit ends its process group.
-
-    Raises:
-        TimeLimitError: the child ran past `limit_seconds`.
-    """
+    """Run a child and return its exit status; an interrupt ends its process group."""
     process = start(command, cwd=cwd, environment=environment, stdout=stdout, stderr=stderr)
     try:
-        return process.wait(limit_seconds)
-    except subprocess.TimeoutExpired as error:
-        raise TimeLimitError(
-            f"`{' '.join(command)}` ran past its limit of {limit_seconds:.0f} s and was ended with all it had started; "
-            "raise schedule.stage_minutes in params.yaml if it needs longer"
-        ) from error
+        return process.wait()
     finally:
         if process.poll() is None:
             stop(process)

@@ -135,7 +135,7 @@ class Smoke(Strict):
 
 
 class Schedule(Strict):
-    """When a deployment runs, and how long a stage may take."""
+    """When a deployment runs, and how long a run and its parts may take."""
 
     cron: str = Field("0 3 * * 1", pattern=r"^\S+(\s+\S+){4}$")
     """When to run: minute, hour, day, month and weekday."""
@@ -143,6 +143,11 @@ class Schedule(Strict):
     """Time zone of cron, such as Europe/Berlin."""
     stage_minutes: PositiveFloat = 120
     """Minutes after which a stage is ended."""
+    step_minutes: PositiveFloat = 60
+    """Minutes after which another step is ended: the gate, which scores the champion again, package, smoke, register,
+    promote and push."""
+    run_minutes: PositiveFloat | None = None
+    """Minutes after which a run is ended with the stage or step that is going on. null: only these have limits."""
     results_branch: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*$")
     """First part of the name of the branch to which a run pushes its results, for a workspace that each run clones.
     After its stages the run commits dvc.lock, pushes data to DVC's remote, then the commit. null: it pushes nothing."""

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from potstill.artifacts import write_text
+from potstill.artifacts import remove_unfinished, write_text
 from potstill.errors import ToolError
 from potstill.inference.runtime import Text
 
@@ -36,11 +36,15 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._is_tidy = False
 
     def __str__(self) -> str:
         return str(self._folder)
 
     def write(self, name: str, text: str) -> None:  # noqa: D102
+        if not self._is_tidy:
+            remove_unfinished(self._folder)
+            self._is_tidy = True
         write_text(self._folder / name, text)
 
     def names(self) -> list[str]:  # noqa: D102

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from potstill.artifacts import read_json_if_present, write_json
+from potstill.artifacts import read_json_if_present, remove_file, write_json
 from potstill.config.predict_params import Predict
 from potstill.errors import (
     BusyError,
@@ -115,7 +115,7 @@ class FolderPrediction:
         try:
             if not self._was_settled(file, OutputParts(target), aside):
                 predicted = self._answer(file, target)
-                aside.unlink(missing_ok=True)
+                remove_file(aside)
                 self._count(file, target, predicted.summary)
                 self._metrics.seconds.observe(time.monotonic() - self._since[name])
         except BusyError:  # another process answers it

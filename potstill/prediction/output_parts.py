@@ -11,14 +11,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from potstill.artifacts import canonical_json, disk_errors, read_json, sha256_file, whole_file, write_json
+from potstill.artifacts import disk_errors, read_json, remove_file, sha256_file, whole_file, write_json
 from potstill.compute.processes import hold
 from potstill.errors import ChecksumError, FormatError, OutputError
 from potstill.prediction.output_rows import OutputRows
@@ -84,7 +84,7 @@ class OutputParts:
                 raise already_there(self.output)
             self._remove_parts()  # of a run whose manifest is gone
             with writing_errors(self.output):
-                _write_json(self.manifest, manifest_value(run))
+                write_json(self.manifest, manifest_value(run))
             return None
         manifest = self._read_manifest()
         check_run(manifest, run, self.output)
@@ -151,14 +151,14 @@ class OutputParts:
             FormatError: the values of a column have no type in common.
         """
         with writing_errors(self.output):
-            with _replaced(self.output) as output, _replaced(self.rejected) as rejected:
+            with whole_file(self.output) as output, whole_file(self.rejected) as rejected:
                 for facts in self._joined(windows, rows, output):
                     tally.add(facts)
                     _write_rejected(facts, rejected)
             if not tally.sums["rejected"]:
                 self.rejected.unlink()
             summary = {**tally.to_json(), "sha256": sha256_file(self.output)}
-            _write_json(self.manifest, manifest_value(run, summary))
+            write_json(self.manifest, manifest_value(run, summary))
         self._remove_parts()
         return summary
 
@@ -186,21 +186,19 @@ class OutputParts:
 
     def write_explained(self, rows: Iterable[Facts]) -> None:
         """Write a line for each answer that is explained."""
-        with writing_errors(self.output), _replaced(self.explained) as handle:
+        with writing_errors(self.output), whole_file(self.explained) as handle:
             for row in rows:
                 handle.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode())
 
     def write_rejected(self) -> int:
         """Write the rows that the finished windows have put aside, where the run ends because they are too many."""
-        with writing_errors(self.output), _replaced(self.rejected) as handle:
+        with writing_errors(self.output), whole_file(self.rejected) as handle:
             return sum(_write_rejected(self.facts(number), handle) for number in sorted(self.finished()))
 
     def discard(self) -> None:
         """Remove what a run has written that will have no output."""
         if not self.output.exists():
-            self.rejected.unlink(missing_ok=True)
-            self.explained.unlink(missing_ok=True)
-            self.manifest.unlink(missing_ok=True)
+            self._remove_files()
         self._remove_parts()
 
     def tidy(self) -> None:
@@ -212,6 +210,11 @@ class OutputParts:
         if self.folder.exists():
             with self.held():
                 self._remove_parts()
+
+    def _remove_files(self) -> None:
+        """Remove the output and all files next to it."""
+        for path in (self.output, self.rejected, self.explained, self.manifest):
+            remove_file(path)
 
     def _remove_parts(self) -> None:
         """Remove all parts; the lock stays as long as it is held."""
@@ -268,7 +271,7 @@ def write_part(folder: Path, number: int, content: bytes, facts: Facts) -> None:
         DiskFullError, OutputError: it cannot be written.
     """
     with writing_errors(folder):
-        with _replaced(_part_path(folder, number)) as handle:
+        with whole_file(_part_path(folder, number)) as handle:
             handle.write(content)
         write_json(_facts_path(folder, number), {**facts, "sha256": hashlib.sha256(content).hexdigest()})
 
@@ -326,17 +329,6 @@ class _ParquetJoiner:
             table = pa.concat_tables([self._empty, *self._waiting], promote_options="permissive")
             self._writer.write_table(table, row_group_size=max(len(table), 1))
             self._waiting = []
-
-
-def _replaced(path: Path) -> AbstractContextManager[IO[bytes]]:
-    """Write a file whole. After a kill the next run replaces its temporary file, whose name is always the same."""
-    return whole_file(path, path.with_name(f".{path.name}.tmp"))
-
-
-def _write_json(path: Path, value: Facts) -> None:
-    """Write canonical JSON whole, as `_replaced` does."""
-    with _replaced(path) as handle:
-        handle.write(canonical_json(value).encode())
 
 
 def _write_rejected(facts: Facts, handle: IO[bytes]) -> int:

@@ -122,8 +122,7 @@ class UploadedParts(OutputParts):
 
     def _forget(self) -> None:
         """Remove what is on this machine; the lock stays as long as it is held."""
-        for path in (self.output, self.rejected, self.explained, self.manifest):
-            path.unlink(missing_ok=True)
+        self._remove_files()
         self._remove_parts()
 
     @contextmanager

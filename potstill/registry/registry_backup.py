@@ -45,10 +45,10 @@ from potstill.paths import ARTIFACTS, DVC_LOCK, PARAMS, REGISTRY_LOCK, RUN_LOCK,
 from potstill.registry.artifact_locations import open_database, relocate
 from potstill.registry.ledger import START
 from potstill.registry.promotion import Registry
+from potstill.registry.scratch_folders import scratch_folder
 from potstill.registry.store_calls import redacted
 from potstill.registry.store_reader import reader
 from potstill.registry.tracking import tracking_uri
-from potstill.registry.version_artifacts import scratch_folder
 
 _FILES = (PARAMS, DVC_LOCK)
 _WAIT_SECONDS = 30.0
@@ -194,13 +194,12 @@ def _problems(folder: Path, project: str) -> Iterator[str]:
 def _write_archive(folder: Path, target: Path) -> None:
     """Write a folder as a tar file that appears whole, and read it again before it does."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with disk_errors(target), whole_file(target, temporary) as handle:
+    with disk_errors(target), whole_file(target) as handle:
         with tarfile.open(fileobj=handle, mode="w") as archive:
             for name in (MANIFEST, *read_json(folder / MANIFEST)["files"]):
                 archive.add(folder / name, arcname=name, filter=_anonymous)
         handle.flush()
-        if (changed := _first_changed(temporary)) is not None:
+        if (changed := _first_changed(Path(handle.name))) is not None:
             raise ChecksumError(f"{changed} changed while it was backed up; run again")
 
 

@@ -16,7 +16,6 @@ import logging
 import os
 import re
 import socket
-import tempfile
 import threading
 import time
 import uuid
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from potstill.causes import causes, full_disk
 from potstill.errors import PotstillError, RegistryError, StoreError
 from potstill.progress import say
+from potstill.registry.scratch_folders import process_folder
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -360,9 +360,8 @@ def _create_database(path: Path) -> None:
     """Create MLflow's SQLite database atomically: neither a kill nor a full disk leaves a part of its tables."""
     from mlflow.tracking import MlflowClient
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-        new = Path(scratch) / path.name
+    with process_folder(path.parent, f".{path.name}.") as scratch:
+        new = scratch / path.name
         uri = f"sqlite:///{new}"
         MlflowClient(tracking_uri=uri, registry_uri=uri)
         with suppress(OSError):  # another process has created it, or the file system has no hard links

@@ -6,9 +6,7 @@ checksums that are trusted here are those that the ledger recorded when the vers
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +29,7 @@ from potstill.artifacts import (
 from potstill.errors import ChecksumError, RegistryError
 from potstill.registry.artifact_locations import local_folder
 from potstill.registry.model_card import CARD
-from potstill.registry.process_identity import has_process
+from potstill.registry.scratch_folders import scratch_folder
 from potstill.registry.store_calls import bounded, suppress_answers
 from potstill.registry.tracking import client, tracking_uri
 from potstill.registry.versions import Version, candidate_sum
@@ -194,24 +192,6 @@ def copy_evidence(version: Version, seal: str, folder: Path, workspace: Path) ->
         _compare(version, part, actual, {**_listed_files(version, evidence), MANIFEST: seal})
         with whole_folder(folder) as copy:
             shutil.copytree(evidence, copy, dirs_exist_ok=True)
-
-
-@contextmanager
-def scratch_folder(workspace: Path) -> Iterator[Path]:
-    """Yield an empty folder below `.work/tmp`; folders that killed processes left are removed first."""
-    parent = workspace / paths.SCRATCH
-    parent.mkdir(parents=True, exist_ok=True)
-    clean_scratch(workspace)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f"{os.getpid()}-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-def clean_scratch(workspace: Path) -> None:
-    """Remove the scratch folders of processes that have ended."""
-    for folder in (workspace / paths.SCRATCH).glob("*-*"):
-        pid = folder.name.partition("-")[0]
-        if pid.isdecimal() and not has_process(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -106,13 +106,13 @@ def ended(process: subprocess.Popen[str], seconds: float = 600) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def until(condition: Callable[[], object], seconds: float = 300) -> bool:
-    """Whether the condition comes true within that time."""
+def until(condition: Callable[[], object], seconds: float = 300, pause_seconds: float = 0.1) -> bool:
+    """Whether the condition comes true within that time; it is looked at again after each pause."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
             return True
-        time.sleep(0.1)
+        time.sleep(pause_seconds)
     return False
 
 

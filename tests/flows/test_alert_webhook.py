@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from flows.engine import alert_webhook
 from flows.engine.alert_webhook import alert_teller
-from potstill.config.alerts_params import Alerts
+from potstill.config.alerts_params import Alerts, ShareRule
 from potstill.config.params import Params
 from potstill.errors import ParamsError
 from potstill.prediction.alert_rules import Finding
@@ -24,11 +25,12 @@ SENTENCE = "bad-rises: 50.0% of 60 answers are bad (1970-01-01 10:00 to 11:00 UT
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers POST with the next of its codes, and keeps what it was sent."""
+    """Answers POST with the next of its codes once `together` has its parties, and keeps what it was sent."""
 
     def __init__(self, codes: list[int]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.codes = codes
+        self.together = threading.Barrier(1)
         self.received: list[dict[str, Any]] = []
 
 
@@ -37,6 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.server.received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.server.together.wait(4)
         self.send_response(self.server.codes.pop(0))
         self.send_header("location", "/elsewhere")
         self.send_header("content-length", "0")
@@ -99,6 +102,21 @@ def test_a_receiver_that_is_away_is_a_line_without_its_address(
     )
     tell(default_params, "http://127.0.0.1:9/secret", monkeypatch)
     assert capsys.readouterr().err == "alert: alerts.webhook was not told of bad-rises: URLError\n"
+
+
+def test_no_rule_waits_for_the_message_of_another(
+    receiver: Receiver, default_params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    receiver.codes = [204, 204]
+    receiver.together = threading.Barrier(2)
+    monkeypatch.setenv("HOOK", f"http://127.0.0.1:{receiver.server_port}")
+    rules = {name: ShareRule(kind="share", label="bad", above=0.1) for name in ("bad", "bad-rises")}
+    params = default_params.model_copy(update={"alerts": Alerts(webhook="${HOOK}", rules=rules)})
+    with alert_teller(Path("work"), params, "out") as told:
+        for rule in rules:
+            told(replace(ALERT, rule=rule))
+    assert {message["rule"] for message in receiver.received} == set(rules)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_webhook_has_to_be_a_url(default_params: Params, monkeypatch: pytest.MonkeyPatch) -> None:

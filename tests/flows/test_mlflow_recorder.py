@@ -27,6 +27,7 @@ def leave(workspace: Path, stage: str) -> None:
 def test_a_stage_that_ends_before_the_start_is_caught_up_belongs_to_this_run(tmp_path: Path) -> None:
     tracking.client(tmp_path).search_experiments()
     leave(tmp_path, "killed")
+    (tmp_path / RECORDS / ".unfinished.json.tmp").touch()
     recorder = Recorder(tmp_path, "toy", {})
     busy = threading.Event()
     recorder._thread.submit(busy.wait)  # as long as MLflow's import takes
@@ -37,6 +38,7 @@ def test_a_stage_that_ends_before_the_start_is_caught_up_belongs_to_this_run(tmp
     recorder.wait()
     assert recorder.parent_id is not None
     recorder.close("FINISHED", {}, {}, {})
+    assert list((tmp_path / RECORDS).iterdir()) == []
     store = tracking.client(tmp_path)
     runs = store.search_runs([experiment.experiment_id for experiment in store.search_experiments()])
     parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs}

@@ -331,12 +331,24 @@ def test_one_run_at_a_time_and_ctrl_c_ends_all(toy: Toy) -> None:
     assert flow_runs(toy)[-1].state.is_final()
 
 
-def test_past_its_limit_a_stage_is_ended_with_all_it_started(toy: Toy) -> None:
+def test_past_its_limit_a_stage_a_step_or_the_run_is_ended_with_all_it_started(toy: Toy) -> None:
     late = toy.run("run", "--set", "schedule.stage_minutes=0.5", TOY_HANG="prepare")
     assert late.code == 6
     # Its limit is long enough for the stage to be at work and to say, when it is ended, that it was interrupted.
     assert (toy.folder / ".work/hanging").exists()
     assert "stage prepare ran past its limit of 0.5 minutes" in late.err
+    late = toy.run("run", "--set", "schedule.run_minutes=0.001")
+    assert late.code == 6
+    assert "the run, at stage prepare, ran past its limit of 0.001 minutes" in late.err
+    late = toy.run("run", "--set", "schedule.run_minutes=null", "--set", "schedule.step_minutes=0.001")
+    assert late.code == 6
+    assert "step gate ran past its limit of 0.001 minutes" in late.err
+    assert task_states(toy) == {
+        "prepare": "Completed",
+        "export": "Completed",
+        "evaluate": "Completed",
+        "gate": "Failed",
+    }
     assert toy.nothing_runs(), toy.processes()
 
 

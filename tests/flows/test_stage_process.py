@@ -5,17 +5,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from flows.engine.stage_process import reproduce
-from potstill.errors import PotstillError
+from flows.engine.stage_process import Limit, call, reproduce
+from potstill.errors import BusyError, PotstillError, TimeLimitError
 from tests.flows.conftest import until
-from tests.potstill.compute.test_processes import alive
+from tests.potstill.compute.test_processes import FAMILY, alive, pids
 
 # A stage whose command has not asked to die with its parent, as one that still loads its modules.
 GRAPH = "stages:\n  load:\n    cmd: echo $$ $PPID > pids.tmp && mv pids.tmp pids && exec sleep 60\n    outs: [out]\n"
+MINUTES = Limit("step gate", "schedule.step_minutes", 5)
 
 
 @pytest.mark.slow
@@ -29,7 +31,34 @@ def test_a_command_ends_with_the_child_that_dvc_runs_in(tmp_path: Path, variable
 
     killer = threading.Thread(target=kill_child)
     killer.start()
-    with pytest.raises(PotstillError, match="load ended without an answer"):
-        reproduce("load", tmp_path, variables, 300)
+    with pytest.raises(PotstillError, match="step gate ended without an answer"):
+        reproduce("load", tmp_path, variables, MINUTES)
     killer.join()
     assert until(lambda: not alive(int((tmp_path / "pids").read_text().split()[0])), 30)
+
+
+def hang(folder: Path) -> None:
+    """A step that neither ends nor takes SIGTERM, with children of its own."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    subprocess.run([sys.executable, "-c", FAMILY, str(folder / "pids")], check=True)
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.slow
+def test_a_step_answers_or_fails_or_is_ended_at_its_limit(tmp_path: Path) -> None:
+    assert call(os.getcwd, workspace=tmp_path, limit=MINUTES) == str(tmp_path)
+    with pytest.raises(BusyError, match="another"):
+        call(fail, BusyError("another process"), workspace=tmp_path, limit=MINUTES)
+    with pytest.raises(PotstillError, match=r"unexpected ValueError: 7 \(traceback in .work/logs/potstill.txt"):
+        call(fail, ValueError("7"), workspace=tmp_path, limit=MINUTES)
+    assert "in fail" in (tmp_path / ".work/logs/potstill.txt").read_text(encoding="utf-8")
+
+    limit = Limit("step gate", "schedule.step_minutes", 0.1)
+    begin = time.monotonic()
+    with pytest.raises(TimeLimitError, match=r"step gate ran past its limit of 0.1 minutes.*schedule.step_minutes"):
+        call(hang, tmp_path, workspace=tmp_path, limit=limit)
+    assert time.monotonic() - begin < limit.seconds + 10
+    assert until(lambda: not any(map(alive, pids(tmp_path / "pids"))), 10)

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import errno
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from potstill.artifacts import MANIFEST, disk_errors, verify, whole_folder, write_manifest, write_text
+from potstill.artifacts import (
+    MANIFEST,
+    disk_errors,
+    remove_file,
+    remove_unfinished,
+    verify,
+    whole_file,
+    whole_folder,
+    write_manifest,
+    write_text,
+)
 from potstill.errors import ChecksumError, DiskFullError
+from tests.kills import killed_in_write
 
 
 def write_folder(folder: Path) -> Path:
@@ -70,3 +82,32 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         full.flush()
     write_text(target, "whole")
     assert target.read_text() == "whole"
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_write_or_removal(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+
+    def kill() -> None:
+        killed_in_write(
+            "potstill.artifacts", "write_json(Path('a.json'), 'a long text that is not there later')", tmp_path
+        )
+        assert len(list(tmp_path.glob(".*"))) == 1
+
+    kill()
+    write_text(target, "short")
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(target, "short")]
+    kill()
+    remove_file(target)
+    assert list(tmp_path.iterdir()) == []
+    kill()
+    with whole_file(tmp_path / "b.json"):
+        remove_unfinished(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [".b.json.tmp"]
+
+
+def test_of_several_writers_of_a_file_each_writes_it_whole(tmp_path: Path) -> None:
+    texts = [letter * 100_000 for letter in "abcdefgh"]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        for _ in range(5):
+            list(pool.map(lambda text: write_text(tmp_path / "a.txt", text), texts))
+            assert [path.read_text() in texts for path in tmp_path.iterdir()] == [True]

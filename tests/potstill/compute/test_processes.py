@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from potstill.compute.processes import hold, run, start, stop, usable_cores
-from potstill.errors import BusyError, TimeLimitError, ToolError
+from potstill.errors import BusyError, ToolError
 
 # A child that starts a grandchild, writes both pids, and sleeps. The grandchild ignores SIGTERM.
 FAMILY = """
@@ -45,13 +45,6 @@ def pids(path: Path) -> list[int]:
 
 def test_run_returns_the_exit_status() -> None:
     assert run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
-
-
-@pytest.mark.slow
-def test_the_time_limit_ends_a_child_and_all_its_descendants(tmp_path: Path) -> None:
-    with pytest.raises(TimeLimitError, match="limit of 2 s"):
-        run([sys.executable, "-c", FAMILY, str(tmp_path / "pids")], limit_seconds=2)
-    assert wait_until(lambda: not any(map(alive, pids(tmp_path / "pids"))))
 
 
 def test_stop_ends_the_whole_group(tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ def test_files_are_stored_by_name(kind: str, tmp_path: Path) -> None:
     assert store.names() == ["b.json"]
 
 
+def test_the_first_write_to_a_folder_removes_what_a_killed_process_has_left(tmp_path: Path) -> None:
+    (tmp_path / ".20261130T000000Z-7-0.counts.json.tmp").touch()
+    open_store(str(tmp_path)).write("a.json", "1")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

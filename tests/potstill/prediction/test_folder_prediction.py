@@ -25,6 +25,8 @@ from potstill.prediction.file_prediction import ChosenModel, predict_files
 from potstill.prediction.folder_prediction import FolderPrediction
 from potstill.prediction.output_parts import OutputParts
 from tests.conftest import REPOSITORY, generate_rows
+from tests.kills import kill_count, killed_in_write
+from tests.potstill.prediction import predicting_folder
 from tests.potstill.prediction.models import TEXTS, csv_bytes, read_lines, silent, tiny_model
 
 pytestmark = pytest.mark.slow
@@ -215,8 +217,23 @@ def test_the_parts_that_a_kill_has_left_of_a_complete_answer_are_removed(model: 
     assert outputs() == ["a.csv.jsonl", "a.csv.jsonl.manifest.json"]
 
 
+def test_kills_while_files_next_to_the_answers_are_written_leave_nothing(model: ChosenModel, folder: Path) -> None:
+    Path("in/a.csv").write_bytes(b"")
+    arguments = [str(model.serving), str(folder / "in"), str(folder / "out")]
+    killed_in_write(predicting_folder.__name__, f"sys.argv[1:] = {arguments}\nmain()", folder)
+    killed_in_write(FileCounts.__module__, "FileCounts(Path('out/.alerts.json')).add({})", folder)
+    assert outputs() == ["..alerts.json.tmp", ".a.csv.jsonl.failed.json.tmp", ".alerts.lock"]
+    Path("in/a.csv").write_bytes(GOOD)
+    rules = Alerts(rules={"any": ShareRule(kind="share", label="negative", above=0.0)})
+    counts = FileCounts(Path("out/.alerts.json"))
+    watched = watch(model, alerting=Alerting(rules, model.card, model.profile, counts, print))
+    watched.scan(), watched.scan()
+    assert outputs() == [".alerts.json", ".alerts.lock", "a.csv.jsonl", "a.csv.jsonl.manifest.json"]
+
+
 def test_killed_at_random_moments_every_file_is_answered_once(model: ChosenModel, folder: Path) -> None:
-    names = [f"{number}.csv" for number in range(8)]
+    kills = kill_count(4)
+    names = [f"{number}.csv" for number in range(2 * kills)]
     for seed, name in enumerate(names):
         rows = [[text] for text, _ in generate_rows(300, seed=seed)]
         Path("in", name).write_bytes(csv_bytes([["text"], *rows]))
@@ -236,9 +253,12 @@ def test_killed_at_random_moments_every_file_is_answered_once(model: ChosenModel
         process.kill()
         process.wait()
 
-    for files in (1, 3, 5, 7):
+    begun = 0
+    for files in range(1, len(names), 2):
         run_until(partial(answered, files), generator.uniform(0, 0.05))
+        begun += any(Path("out").glob("*.parts/*.part"))
     run_until(lambda: answered(len(names)) and not list(Path("out").glob("*.parts")), seconds=0)
+    print(f"{kills} kills over {len(names)} files of a folder, {begun} in the middle of a file: the same bytes")
     assert outputs() == sorted(f"{name}.jsonl{suffix}" for name in names for suffix in ("", ".manifest.json"))
     settings = Predict(threads=1, window_rows=50)
     for name in names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -14,10 +13,12 @@ import pytest
 
 from potstill.prediction.output_parts import OutputParts
 from tests.conftest import REPOSITORY, generate_rows
+from tests.kills import kill_count, killed_in_write
 from tests.potstill.prediction.models import csv_bytes, tiny_model
 
 pytestmark = pytest.mark.slow
 ROWS = 2400
+WINDOWS = 48  # of the rows of `predicting_process`
 
 
 def start(serving: Path, output: Path) -> subprocess.Popen[bytes]:
@@ -49,11 +50,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tiny_base: Path, tmp_
     whole, output = tmp_path / "whole" / "out.parquet", tmp_path / "killed" / "out.parquet"
     assert start(serving, whole).wait() == 0
     generator = random.Random(4)
+    kills = kill_count(5)
     moments: list[Callable[[], bool]] = [Path(f"{output}.manifest.json").exists]
-    moments += [lambda count=count: parts(output) > count for count in (0, 12, 30)]  # type: ignore[misc]
-    moments.append(output.with_name(f".{output.name}.tmp").exists)
+    counts = range(0, WINDOWS, -(-WINDOWS // (kills - 2)))
+    moments += [lambda count=count: parts(output) > count for count in counts]  # type: ignore[misc]
+    moments += [output.with_name(f".{output.name}.tmp").exists] * (kills - len(moments))
     killed = [kill_when(start(serving, output), moment, generator.uniform(0, 0.03)) for moment in moments]
-    assert sum(killed) > 2
+    print(f"{len(killed)} kills of the prediction of a file, {sum(killed)} before its end: the same bytes")
+    assert sum(killed) > len(killed) / 2
     assert start(serving, output).wait() == 0
     for name in ("", ".rejected.jsonl", ".explained.jsonl"):
         same = Path(f"{output}{name}").read_bytes().replace(b"killed/", b"whole/")
@@ -61,26 +65,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tiny_base: Path, tmp_
     assert sorted(path.name for path in output.parent.iterdir()) == sorted(path.name for path in whole.parent.iterdir())
 
 
-# Begins an output, and ends as if killed when the manifest is written and not yet renamed.
-KILLED = """
-import os
-from pathlib import Path
-from potstill.prediction.output_parts import OutputParts
-Path.replace = lambda *_: os._exit(9)
-parts = OutputParts(Path("out.jsonl"))
-with parts.held():
-    parts.begin({})
-"""
-
-
 def test_a_kill_while_the_manifest_is_written_leaves_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    assert subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False).returncode == 9
-    assert list(tmp_path.glob(".*"))
     parts = OutputParts(Path("out.jsonl"))
-    with parts.held():
-        parts.begin({})
-    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl.manifest.json"]
+    for is_given_up, left in ((True, []), (False, ["out.jsonl.manifest.json"])):
+        parts.folder.mkdir()
+        killed_in_write(OutputParts.__module__, "OutputParts(Path('out.jsonl')).begin({})", tmp_path)
+        assert list(tmp_path.glob(".*"))
+        with parts.held():
+            parts.discard() if is_given_up else parts.begin({})
+        assert [path.name for path in tmp_path.iterdir()] == left

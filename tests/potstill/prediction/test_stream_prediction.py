@@ -26,6 +26,7 @@ from potstill.prediction.arrival_metrics import StreamMetrics, metrics_server
 from potstill.prediction.file_prediction import ChosenModel, predict_files
 from potstill.prediction.redis_streams import Record, RecordStreams, Reply, parse_address
 from potstill.prediction.stream_prediction import StreamPrediction
+from tests.kills import kill_count
 from tests.potstill.prediction.models import TEXTS, jsonl_bytes, read_lines, silent, tiny_model
 from tests.redis_server import RedisServer, need_redis, redis_server
 from tests.stream_kills import kill_often, written
@@ -300,7 +301,11 @@ def test_metrics_count_records_and_what_waits(
 
 
 def test_kills_at_random_moments_leave_one_answer_to_each_record(server: RedisServer, model: ChosenModel) -> None:
-    kill_often(server, model.serving, kills=3, per_kill=300, seed=1)
+    kills = kill_count(3)
+    pending = kill_often(server, model.serving, kills, per_kill=300, seed=1)
+    records = server.client.xlen("reviews")
+    caught = sum(count > 0 for count in pending)
+    print(f"{kills} kills over {records} records of a stream, {caught} in the middle of a batch: one answer each")
 
 
 def test_a_record_that_was_deleted_meanwhile_is_left_out(server: RedisServer) -> None:
