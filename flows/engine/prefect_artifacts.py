@@ -7,17 +7,24 @@ from urllib.parse import urlsplit, urlunsplit
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from flows.engine.pipeline_run import Run
+from flows.engine.prefect_server import wait_ready
 from potstill.artifacts import read_json
 from potstill.evaluation.pages.table import headers, note, rows
 from potstill.paths import METRICS, REPORT
 from potstill.registry import tracking
 from potstill.registry.model_card import escape, markdown_table
+from potstill.registry.store_calls import RUN
 from potstill.registry.version_artifacts import EVIDENCE_FOLDER
 from potstill.registry.versions import Version
 
 
 def show_candidate(run: Run, verdict: str) -> None:
-    """Show the candidate's table and the gate's sentence, and link the report among the artifacts of the MLflow run."""
+    """Show the candidate's table and the gate's sentence, and link the report among the artifacts of the MLflow run.
+
+    Raises:
+        ToolError: Prefect's API is away for longer than a run waits for MLflow's.
+    """
+    wait_ready(None, RUN.seconds)
     metrics = read_json(run.workspace / METRICS)
     titles = [escape(title.replace("-\n", "").replace("\n", " ")) for title in headers(metrics)]
     cells = [[escape(cell) for cell in row] for row in rows(metrics)]
@@ -31,7 +38,12 @@ def show_candidate(run: Run, verdict: str) -> None:
 
 
 def show_version(run: Run, version: Version) -> None:
-    """Link the registered version on MLflow's page."""
+    """Link the registered version on MLflow's page.
+
+    Raises:
+        ToolError: as `show_candidate`.
+    """
+    wait_ready(None, RUN.seconds)
     project = run.params.project.name
     link = _mlflow_page(run, f"models/{project}/versions/{version.version}")
     text = f"version {version.version} of {project}"

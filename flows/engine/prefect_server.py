@@ -18,6 +18,7 @@ from flows.engine.notifications import notify
 from potstill.compute.processes import free_port, start, stop
 from potstill.errors import ToolError
 from potstill.paths import LOGS
+from potstill.progress import say
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -30,6 +31,7 @@ _COMMAND = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"
 LOG = LOGS / "prefect.txt"
 # How long a configured server, which should be running already, may take to answer.
 CONFIGURED_SECONDS = 15.0
+_NOTICE_SECONDS = 10.0
 _EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
@@ -37,6 +39,7 @@ def quiet_console() -> None:
     """Keep Prefect's log lines off the terminal; its page shows them. To be called before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_CLI_COLORS", "false")
 
 
@@ -64,12 +67,17 @@ def wait_ready(server: Server, configured_seconds: float = CONFIGURED_SECONDS) -
     else:
         limit_seconds = settings.server.ephemeral.startup_timeout_seconds
         advice = f"{LOG} has its output"
-    end = time.monotonic() + limit_seconds
+    begin = time.monotonic()
+    is_noticed = False
     while not answers(f"{url}/health"):
         if server is not None and server.poll() is not None:
             raise ToolError(f"the Prefect server did not start; {LOG} says why, `potstill doctor` what is missing")
-        if time.monotonic() > end:
+        waited = time.monotonic() - begin
+        if waited > limit_seconds:
             raise ToolError(f"the Prefect API at {url} does not answer; {advice}")
+        if waited > _NOTICE_SECONDS and not is_noticed:
+            say(f"waiting for the Prefect API at {url}")
+            is_noticed = True
         time.sleep(0.1)
     if server is None:
         _check_access(str(url))

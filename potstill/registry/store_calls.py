@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import itertools
 import logging
 import os
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +77,8 @@ _TRANSFER = Patience(seconds=float("inf"), request_seconds=60, retries=False)
 _NOTICE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
 _TRANSFERS = frozenset({"log_artifact", "log_artifacts", "log_model_artifacts", "download_artifacts"})
+# The tag by which a run is known before its id is.
+_RUN_KEY = "potstill.run_key"
 _REQUEST_SECONDS = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "PGCONNECT_TIMEOUT": "5"}
 
@@ -137,6 +141,33 @@ class _BoundedClient:
             return bounded(self._uri, functools.partial(method, *arguments, **options), transfer=name in _TRANSFERS)
 
         return call
+
+    def create_run(self, experiment_id: str, *, tags: Mapping[str, str] | None = None, **options: Any) -> Any:
+        """Create a run once: one whose answer was lost is looked for before another is created."""
+        key = uuid.uuid4().hex
+        attempts = itertools.count()
+
+        def create() -> Any:
+            query = f"tags.`{_RUN_KEY}` = '{key}'"
+            created = self._client.search_runs([experiment_id], query) if next(attempts) else []
+            if created:
+                return created[0]
+            with _single_request():
+                return self._client.create_run(experiment_id, tags={**(tags or {}), _RUN_KEY: key}, **options)
+
+        return bounded(self._uri, create)
+
+
+@contextmanager
+def _single_request() -> Iterator[None]:
+    """Have MLflow's HTTP client not repeat a request itself, which would create again what it has created."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    previous = os.environ.get(name, _HTTP[name])
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        os.environ[name] = previous
 
 
 def bounded(uri: str, function: Callable[[], T], *, transfer: bool = False) -> T:

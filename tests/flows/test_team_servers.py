@@ -18,10 +18,14 @@ from flows.commands.params_changes import change_params
 from flows.engine.prefect_server import wait_ready
 from potstill.compute.processes import free_port
 from potstill.errors import RegistryError, StoreError, ToolError
+from potstill.paths import RECORDS
+from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from tests.conftest import REPOSITORY
-from tests.flows.conftest import Toy, serving
+from tests.flows.conftest import Ended, Toy, ended, serving, until
+from tests.flows.test_pipeline_run import runs
 from tests.object_store import ObjectStore, need_object_store, object_store
+from tests.outages import Door
 from tests.postgres import BINARIES, need_postgres, postgres
 from tests.registries import PROJECT, add_version
 
@@ -39,6 +43,8 @@ class TeamServers:
     auth: str
     databases: dict[str, str]
     folder: Path
+    mlflow_door: Door
+    prefect_door: Door
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -73,25 +79,29 @@ def servers(slow: None, variables: dict[str, str], tmp_path_factory: pytest.Temp
         accounts = folder / "accounts.ini"
         values = {"default_permission": "READ", "database_uri": databases["accounts"], "auth_cache_ttl_seconds": 60}
         accounts.write_text("\n".join(["[mlflow]", *(f"{key} = {value}" for key, value in values.items())]))
-        ports = {name: str(free_port()) for name in ("mlflow", "prefect")}
-        mlflow, prefect = (f"http://127.0.0.1:{port}" for port in ports.values())
+        ports = {name: free_port() for name in ("mlflow", "prefect")}
+        addresses = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         running.enter_context(serving(
-            ["-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1", "--port", ports["mlflow"],
+            ["-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1", "--port", str(ports["mlflow"]),
              "--backend-store-uri", databases["mlflow"], "--artifacts-destination", "s3://team/mlflow"],
-            f"{mlflow}/health", folder / "mlflow.txt", variables | store.variables | {
+            f"{addresses['mlflow']}/health", folder / "mlflow.txt", variables | store.variables | {
                 "MLFLOW_AUTH_CONFIG_PATH": str(accounts), "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
                 "MLFLOW_AUTH_ADMIN_PASSWORD": password, "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             },
         ))  # fmt: skip
         running.enter_context(serving(
-            ["-m", "prefect", "server", "start", "--port", ports["prefect"], "--no-ui"],
-            f"{prefect}/api/health", folder / "prefect.txt", variables | {
+            ["-m", "prefect", "server", "start", "--port", str(ports["prefect"]), "--no-ui"],
+            f"{addresses['prefect']}/api/health", folder / "prefect.txt", variables | {
                 "PREFECT_SERVER_DATABASE_CONNECTION_URL": databases["prefect"].replace("sql:", "sql+asyncpg:"),
                 "PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_HOME": str(folder / "prefect"),
             },
         ))  # fmt: skip
-        yield TeamServers(mlflow, f"{prefect}/api", store, password, auth, databases, folder)
+        doors = [Door(port) for port in ports.values()]
+        for door in doors:
+            running.callback(door.close)
+        mlflow, prefect = (f"http://127.0.0.1:{door.port}" for door in doors)
+        yield TeamServers(mlflow, f"{prefect}/api", store, password, auth, databases, folder, *doors)
 
 
 def _create_databases(uri: str) -> dict[str, str]:
@@ -118,6 +128,34 @@ def team_toy(offline_toy: Toy, servers: TeamServers, tmp_path: Path, monkeypatch
     return Toy(offline_toy.folder, offline_toy.variables | servers.credentials, offline_toy.started)
 
 
+def _run_while_servers_are_away(toy: Toy, servers: TeamServers) -> Ended:
+    """Run to a candidate that is refused. Two stages end while no server can be reached.
+
+    Refused, so that no Bento is built and served here: tests/tasks/test_package.py looks for secrets in one.
+    """
+    waiting = toy.folder / ".work/waiting"
+    run = toy.start("run", "--set", "gate.max_p99_ms=0.1", TOY_WAIT="export")
+    assert until(lambda: waiting.exists() or run.poll() is not None)
+    _end_connections(servers.databases["mlflow"])
+    servers.mlflow_door.close()
+    servers.prefect_door.close()
+    waiting.unlink()
+    records = toy.folder / RECORDS
+    assert until(lambda: [*records.glob("evaluate-*.json")] or run.poll() is not None)
+    servers.mlflow_door.open()
+    assert until(lambda: not [*records.iterdir()] or run.poll() is not None)
+    servers.prefect_door.open()  # the gate waits for it
+    return ended(run)
+
+
+def _end_connections(uri: str) -> None:
+    """End all connections to PostgreSQL, as its restart does."""
+    connection = psycopg2.connect(uri)
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
+    connection.close()
+
+
 def _clone(toy: Toy, folder: Path) -> Path:
     """Make what `git clone` and `dvc pull` give."""
     skipped = shutil.ignore_patterns("cache", "tmp", "prepared", "serving", "evaluation", ".work")
@@ -128,15 +166,19 @@ def _clone(toy: Toy, folder: Path) -> Path:
     return folder
 
 
-def test_two_clones_share_one_registry_and_no_file_has_a_secret(
+def test_a_run_outlives_an_outage_two_clones_share_one_registry_and_no_file_has_a_secret(
     team_toy: Toy, servers: TeamServers, tmp_path: Path
 ) -> None:
     remote = f"['remote \"store\"']\nurl = s3://team/dvc\nendpointurl = {servers.store.url}\n"
     (team_toy.folder / ".dvc/config").write_text(f"[core]\nremote = store\n{remote}", encoding="utf-8")
-    # Refused, so that no Bento is built and served here: tests/tasks/test_package.py looks for secrets in one.
-    refused = team_toy.run("run", "--set", "gate.max_p99_ms=0.1")
+    refused = _run_while_servers_are_away(team_toy, servers)
     assert (refused.code, "refused" in refused.err) == (7, True), refused
     assert not (team_toy.folder / "mlflow.db").exists()
+    recorded = sorted(runs(team_toy), key=lambda run: str(run.info.run_name))
+    assert [run.info.run_name for run in recorded] == ["evaluate", "export", "pipeline", "prepare"]
+    assert {run.info.status for run in recorded} == {"FINISHED"}
+    losses = tracking.client(team_toy.folder).get_metric_history(recorded[1].info.run_id, "loss")
+    assert [(loss.step, loss.value) for loss in losses] == [(0, 1.0), (1, 0.5)]
     first = Registry(team_toy.folder, PROJECT)
     candidate = add_version(first, "a candidate")
     first.promote(candidate.version, expected=None)

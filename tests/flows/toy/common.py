@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,16 @@ def texts(rows: int) -> list[tuple[str, int]]:
 
 
 def trouble(stage: str) -> None:
-    """What a test asks this stage to do, by the environment: fail, or hang with a child of its own."""
+    """What a test asks this stage to do, by the environment: fail, wait for it, or hang with a child of its own."""
     if os.environ.get("TOY_FAIL") == stage:
         from potstill.errors import LabelError
 
         raise LabelError("row 7 has the label 'maybe'; allowed are negative, positive")
+    if os.environ.get("TOY_WAIT") == stage:
+        waiting = Path(".work/waiting")
+        waiting.touch()
+        while waiting.exists():
+            time.sleep(0.1)
     if os.environ.get("TOY_HANG") == stage:
         Path(".work/hanging").write_text(f"{os.getpid()}\n", encoding="utf-8")
         subprocess.run([sys.executable, "-c", "import time; time.sleep(300)"], check=True)

@@ -137,6 +137,31 @@ def test_a_run_waits_for_a_server_that_restarts_and_prints_a_notice(
     assert "connection refused); asking again for up to" in capsys.readouterr().out
 
 
+def test_a_run_whose_creation_was_not_answered_is_not_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_limits(monkeypatch, seconds=20.0, retries=True)
+    monkeypatch.setattr(store, "_RETRY_SECONDS", 0.2)
+    asked = []
+
+    class SilentCreation(FixedResponse):
+        body = b'{"runs": [{"info": {"run_id": "7"}, "data": {}}]}'
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path.rpartition("/")[2])
+            if asked[-1] != "create":
+                self.do_GET()
+
+    with HTTPServer(("127.0.0.1", 0), SilentCreation) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listening.server_port}")
+        run = tracking.client(tmp_path).create_run("1", tags={})
+        listening.shutdown()
+    assert run.info.run_id == "7"
+    assert asked == ["create", "search"]
+
+
 @pytest.mark.slow
 def test_a_locked_database_is_an_error_within_seconds(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     add_version(registry, "one")
