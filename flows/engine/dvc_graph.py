@@ -112,6 +112,25 @@ class Graph:
             locked = [out for name in self.order for out in self._stages[name].outs if out.use_cache and out.hash_info]
             return [str(out) for out in locked if out.changed_cache()]
 
+    def drop_damaged(self, name: str) -> list[str]:
+        """Remove what DVC's cache holds altered of a stage's outs, and return the paths.
+
+        DVC itself trusts the write-protected files of its cache, and would copy an altered one again and again.
+
+        Raises:
+            BusyError: a DVC command is at work in the workspace.
+        """
+        from dvc.repo import lock_repo
+
+        with dvc_errors(self._workspace), lock_repo(self._repo):
+            if not self._stages:
+                self._read()
+            outs = [out for out in self._stages[name].outs if out.use_cache and out.hash_info]
+            damaged = [path for out in outs for path in _damaged_objects(out)]
+        for path in damaged:
+            path.unlink()
+        return [str(path) for path in damaged]
+
     def forget(self) -> None:
         """Parse and compare again at the next question, since a stage has changed dvc.lock and outs."""
         self._changed = None
@@ -141,6 +160,20 @@ def dvc_errors(workspace: Path) -> Iterator[None]:
         raise ToolError(
             f"DVC cannot use {workspace}: {_one_line(error)}; `potstill doctor` says what is missing"
         ) from error
+
+
+def _damaged_objects(out: Any) -> list[Path]:
+    """List the files of DVC's cache that belong to an out and whose bytes are not those of their names."""
+    from dvc_data.hashfile.hash import file_md5
+
+    tree = out.get_obj()
+    names = [out.hash_info.value, *(info.value for _, _, info in tree or ())]
+    paths = {name: Path(out.cache.oid_to_path(name)) for name in names}
+    return [
+        path
+        for name, path in paths.items()
+        if path.exists() and file_md5(str(path), out.cache.fs) != name.removesuffix(".dir")
+    ]
 
 
 def _check_sections(workspace: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from flows.engine.flow_errors import StageError
 from flows.engine.mlflow_recorder import Recorder
 from flows.engine.notifications import tell_outcome
 from potstill import environment
-from potstill.artifacts import canonical_json, read_json, write_json
+from potstill.artifacts import canonical_json, is_whole, read_json, write_json
 from potstill.compute.processes import hold
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
@@ -97,7 +98,21 @@ class Run:
             self.times[name] = Times(time.monotonic() - start, work)
             self.graph.forget()
             self.recorder.collect()
-        return "run" if timing.exists() else "taken from the cache"
+        if timing.exists():
+            return "run"
+        if self._discard_damaged(name):
+            return self.stage(name)
+        return "taken from the cache"
+
+    def _discard_damaged(self, name: str) -> bool:
+        """Discard the outs of a stage that DVC has taken from its cache altered, there too; whether it had to."""
+        outs = [path for path in load_stage(name, self.params).outs.values() if path.is_dir()]
+        damaged = [] if is_whole(*outs) else self.graph.drop_damaged(name)
+        for path in damaged:
+            say(f"{name}: {path} of DVC's cache is altered; it was removed, and the stage runs again")
+        for out in outs if damaged else []:
+            shutil.rmtree(out)
+        return bool(damaged)
 
     def is_current(self) -> bool:
         """Whether a run would change nothing: each stage is current, and this candidate is the champion already."""
