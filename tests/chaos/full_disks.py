@@ -1,4 +1,4 @@
-"""A disk that is full: one sentence with the path and what is free there, no part of a file, success once there is room."""
+"""A disk that is full: one sentence with the path, no part of a file, and success once there is room."""
 
 from __future__ import annotations
 

@@ -1,0 +1,89 @@
+"""Runs the trials and prints what came of them: `python -m tests.chaos [--tries N] [--only GROUP] [--write]`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from benchmarks.results import machine
+from tests.chaos.trial_table import TRIALS, Trial
+from tests.conftest import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "reliability.md"
+MARK = "<!-- trials -->"
+
+
+@dataclass
+class Repeat:
+    """A pytest plugin that repeats the tests of the trials and counts how they end.
+
+    Attributes:
+        tries: node of a test -> how often it is repeated.
+        passed: node of a test -> tries that ended as they should.
+        failed: node of a test -> all others.
+    """
+
+    tries: dict[str, int]
+    passed: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+
+    @pytest.fixture
+    def number_of_try(self, request: pytest.FixtureRequest) -> int:
+        """The number of the repetition, which the name of the test carries."""
+        return int(request.param)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        metafunc.fixturenames.append("number_of_try")
+        tries = range(self.tries[metafunc.definition.nodeid])
+        metafunc.parametrize("number_of_try", tries, indirect=True, ids=lambda number: f"try-{number}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        test = report.nodeid.partition("[")[0]
+        if report.when == "call" and report.passed:
+            self.passed[test] += 1
+        elif not report.passed:  # an error of a fixture, or a trial that cannot be made here
+            self.failed[test] += 1
+
+    def ended(self, test: str) -> str:
+        """How often a test ended as it should."""
+        return f"{self.passed[test]} of {self.passed[test] + self.failed[test]}"
+
+
+def table(trials: list[Trial], results: Repeat) -> str:
+    """The trials as a table in Markdown, with the date and the machine."""
+    rows = [f"| {trial.broken} | {trial.where} | {trial.expected} | {results.ended(trial.test)} |" for trial in trials]
+    head = [
+        f"Run on {datetime.date.today()} on {machine()}.",
+        "",
+        "| broken | where | should | did |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
+def main() -> int:
+    """Run the trials; the exit code is 1 if any ended otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=main.__doc__)
+    parser.add_argument("--tries", type=int, help="at most so many of each; by default as the table of trials says")
+    parser.add_argument("--only", choices=sorted({trial.group for trial in TRIALS}), help="one group of trials")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(REPOSITORY)}")
+    arguments = parser.parse_args()
+    trials = [trial for trial in TRIALS if arguments.only in (None, trial.group)]
+    tries = {trial.test: min(trial.tries, arguments.tries or trial.tries) for trial in trials}
+    results = Repeat(tries)
+    code = pytest.main(["-q", "--rootdir", str(REPOSITORY), *tries], plugins=[results])
+    printed = table(trials, results)
+    print(f"\n{printed}")
+    if arguments.write:
+        before, _, after = PAGE.read_text(encoding="utf-8").split(MARK)
+        PAGE.write_text(f"{before}{MARK}\n{printed}\n{MARK}{after}", encoding="utf-8")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
