@@ -16,6 +16,7 @@ from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "reliability.md"
 MARK = "<!-- trials -->"
+HEAD = "| broken | where | should | did | on |\n|---|---|---|---|---|"
 
 
 @dataclass
@@ -54,34 +55,34 @@ class Repeat:
         return f"{self.passed[test]} of {self.passed[test] + self.failed[test]}"
 
 
-def table(trials: list[Trial], results: Repeat) -> str:
-    """The trials as a table in Markdown, with the date and the machine."""
-    rows = [f"| {trial.broken} | {trial.where} | {trial.expected} | {results.ended(trial.test)} |" for trial in trials]
-    head = [
-        f"Run on {datetime.date.today()} on {machine()}.",
-        "",
-        "| broken | where | should | did |",
-        "|---|---|---|---|",
-    ]
-    return "\n".join([*head, *rows])
+def rows(trials: list[Trial], results: Repeat) -> dict[str, str]:
+    """The start of each trial's row in Markdown -> the whole row."""
+    starts = {f"| {trial.broken} | {trial.where} | {trial.expected} |": trial.test for trial in trials}
+    return {start: f"{start} {results.ended(test)} | {datetime.date.today()} |" for start, test in starts.items()}
+
+
+def write(ran: dict[str, str]) -> None:
+    """Put the rows into the page; those of the other trials stay as they are there."""
+    before, table, after = PAGE.read_text(encoding="utf-8").split(MARK)
+    kept = {start: line for line in table.splitlines() for start in rows(list(TRIALS), Repeat({})) if start in line}
+    lines = [f"On {machine()}.", "", HEAD, *(kept | ran).values()]
+    PAGE.write_text("\n".join([f"{before}{MARK}", *lines, f"{MARK}{after}"]), encoding="utf-8")
 
 
 def main() -> int:
     """Run the trials; the exit code is 1 if any ended otherwise."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=main.__doc__)
     parser.add_argument("--tries", type=int, help="at most so many of each; by default as the table of trials says")
-    parser.add_argument("--only", choices=sorted({trial.group for trial in TRIALS}), help="one group of trials")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(REPOSITORY)}")
+    parser.add_argument("--only", metavar="NAME", default="", help="a group, or a part of the name of a test")
+    parser.add_argument("--write", action="store_true", help=f"put the rows into {PAGE.relative_to(REPOSITORY)}")
     arguments = parser.parse_args()
-    trials = [trial for trial in TRIALS if arguments.only in (None, trial.group)]
-    tries = {trial.test: min(trial.tries, arguments.tries or trial.tries) for trial in trials}
-    results = Repeat(tries)
-    code = pytest.main(["-q", "--rootdir", str(REPOSITORY), *tries], plugins=[results])
-    printed = table(trials, results)
-    print(f"\n{printed}")
+    trials = [trial for trial in TRIALS if arguments.only == trial.group or arguments.only in trial.test]
+    results = Repeat({trial.test: min(trial.tries, arguments.tries or trial.tries) for trial in trials})
+    code = pytest.main(["-q", "--rootdir", str(REPOSITORY), *results.tries], plugins=[results])
+    ran = rows(trials, results)
+    print("", HEAD, *ran.values(), sep="\n")
     if arguments.write:
-        before, _, after = PAGE.read_text(encoding="utf-8").split(MARK)
-        PAGE.write_text(f"{before}{MARK}\n{printed}\n{MARK}{after}", encoding="utf-8")
+        write(ran)
     return int(code)
 
 
