@@ -7,13 +7,14 @@ import datetime
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from benchmarks.results import machine
 from tests.chaos.trial_table import TRIALS, Trial
-from tests.conftest import REPOSITORY
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "reliability.md"
 MARK = "<!-- trials -->"
 HEAD = "| broken | where | should | did | on |\n|---|---|---|---|---|"
@@ -40,7 +41,7 @@ class Repeat:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         metafunc.fixturenames.append("number_of_try")
-        tries = range(self.tries[metafunc.definition.nodeid])
+        tries = range(self.tries.get(metafunc.definition.nodeid, 0))  # the module's other tests are not asked for
         metafunc.parametrize("number_of_try", tries, indirect=True, ids=lambda number: f"try-{number}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -10,7 +10,8 @@ from tests.flows.conftest import offline_toy, prefect_home, prefect_server, temp
 
 __all__ = ["offline_toy", "prefect_home", "prefect_server", "template", "toy", "variables"]
 
-pytest.register_assert_rewrite("tests.chaos.kills", "tests.chaos.flipped_bytes", "tests.chaos.full_disks")
+MODULES = ("clocks", "flipped_bytes", "full_disks", "kills", "poisoned")
+pytest.register_assert_rewrite(*(f"tests.chaos.{module}" for module in MODULES))
 
 
 @pytest.fixture
