@@ -57,33 +57,38 @@ class Repeat:
 
 
 def rows(trials: list[Trial], results: Repeat) -> dict[str, str]:
-    """The start of each trial's row in Markdown -> the whole row."""
-    starts = {f"| {trial.broken} | {trial.where} | {trial.expected} |": trial.test for trial in trials}
-    return {start: f"{start} {results.ended(test)} | {datetime.date.today()} |" for start, test in starts.items()}
+    """The start of the row of each trial that was made -> the whole row."""
+    return {
+        trial.row: f"{trial.row} {results.ended(trial.test)} | {datetime.date.today()} |"
+        for trial in trials
+        if results.passed[trial.test] + results.failed[trial.test]
+    }
 
 
-def write(ran: dict[str, str]) -> None:
-    """Put the rows into the page; those of the other trials stay as they are there."""
+def write(made: dict[str, str]) -> None:
+    """Put rows into the page; those of other trials stay as they are there."""
     before, table, after = PAGE.read_text(encoding="utf-8").split(MARK)
-    kept = {start: line for line in table.splitlines() for start in rows(list(TRIALS), Repeat({})) if start in line}
-    lines = [f"On {machine()}.", "", HEAD, *(kept | ran).values()]
-    PAGE.write_text("\n".join([f"{before}{MARK}", *lines, f"{MARK}{after}"]), encoding="utf-8")
+    lines = {trial.row: line for line in table.splitlines() for trial in TRIALS if line.startswith(trial.row)} | made
+    ordered = [lines[trial.row] for trial in TRIALS if trial.row in lines]
+    PAGE.write_text(
+        f"{before}{MARK}\nOn {machine()}.\n\n" + "\n".join([HEAD, *ordered, f"{MARK}{after}"]), encoding="utf-8"
+    )
 
 
 def main() -> int:
     """Run the trials; the exit code is 1 if any ended otherwise."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=main.__doc__)
     parser.add_argument("--tries", type=int, help="at most so many of each; by default as the table of trials says")
-    parser.add_argument("--only", metavar="NAME", default="", help="a group, or a part of the name of a test")
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=[""], help="groups, or parts of names of tests")
     parser.add_argument("--write", action="store_true", help=f"put the rows into {PAGE.relative_to(REPOSITORY)}")
     arguments = parser.parse_args()
-    trials = [trial for trial in TRIALS if arguments.only == trial.group or arguments.only in trial.test]
+    trials = [trial for trial in TRIALS if any(name == trial.group or name in trial.test for name in arguments.only)]
     results = Repeat({trial.test: min(trial.tries, arguments.tries or trial.tries) for trial in trials})
     code = pytest.main(["-q", "--rootdir", str(REPOSITORY), *results.tries], plugins=[results])
-    ran = rows(trials, results)
-    print("", HEAD, *ran.values(), sep="\n")
+    made = rows(trials, results)
+    print("", HEAD, *made.values(), sep="\n")
     if arguments.write:
-        write(ran)
+        write(made)
     return int(code)
 
 

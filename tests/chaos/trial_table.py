@@ -25,6 +25,11 @@ class Trial:
     test: str
     tries: int = 1
 
+    @property
+    def row(self) -> str:
+        """How its row of the table begins."""
+        return f"| {self.broken} | {self.where} | {self.expected} |"
+
 
 _KILL, _FLIP, _FULL = "kill -9 at a random moment", "one flipped bit", "the disk is full"
 _GOES_ON = "the next one goes on and ends with the same bytes"
