@@ -94,7 +94,8 @@ def write_manifest(folder: Path, metadata: Mapping[str, Any] | None = None) -> N
     `sum` is the sha256 of both, so that an altered manifest is noticed too.
     """
     (folder / MANIFEST).unlink(missing_ok=True)
-    content = {"files": file_sums(folder), "about": dict(metadata or {})}
+    # As it will be read: numbers as keys are text in JSON, and text sorts otherwise.
+    content = json.loads(canonical_json({"files": file_sums(folder), "about": dict(metadata or {})}))
     write_json(folder / MANIFEST, content | {"sum": sha256_value(content)})
 
 

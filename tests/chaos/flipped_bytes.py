@@ -95,7 +95,8 @@ def test_an_artifact_of_mlflow(tmp_path: Path, chance: random.Random) -> None:
     add_version(registry, "one")
     artifacts = Path(registry.get("1").source.removeprefix("file://"))
     path = flip_any(artifacts / chance.choice([SERVING, "bento"]), chance)
-    with pytest.raises(ChecksumError, match=path.name):
+    # A damaged manifest cannot say which file it is.
+    with pytest.raises(ChecksumError, match="version 1" if path.name == MANIFEST else path.name):
         registry.promote("1", expected=None)
     assert registry.champion() is None
 

@@ -65,6 +65,11 @@ def test_verify_names_the_damaged_file(tmp_path: Path, damage: object, state: st
         verify(out)
 
 
+def test_a_manifest_about_numbers_by_number_verifies(tmp_path: Path) -> None:
+    write_manifest(tmp_path, {"rows": {9: 1, 10: 0.5}, "split": ("a", "b")})
+    assert verify(tmp_path) == {"rows": {"9": 1, "10": 0.5}, "split": ["a", "b"]}
+
+
 def test_a_manifest_from_before_it_had_a_sum_verifies(tmp_path: Path) -> None:
     out = write_folder(tmp_path / "out")
     manifest = read_json(out / MANIFEST)
