@@ -20,7 +20,7 @@ MARK = "<!-- trials -->"
 HEAD = "| broken | where | should | did | on |\n|---|---|---|---|---|"
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps its plugins by identity
 class Repeat:
     """A pytest plugin that repeats the tests of the trials and counts how they end.
 

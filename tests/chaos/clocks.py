@@ -1,4 +1,4 @@
-"""The clock is set back an hour while something goes on, by Debian's faketime."""
+"""The clock is set back an hour between two decisions, by Debian's faketime."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from potstill.registry.promotion import Registry
-from tests.chaos.kills import Going, final_sums
 from tests.conftest import REPOSITORY
-from tests.flows.conftest import Toy, until
 from tests.registries import PROJECT, new_store
 
 pytestmark = pytest.mark.slow
@@ -59,14 +57,3 @@ def test_promotions_after_the_clock_was_set_back(tmp_path: Path) -> None:
     assert champion.version == "2"
     assert not registry.history().open
     assert registry.roll_back(None, "it shouts").version == "1"
-
-
-def test_a_run_whose_clock_is_set_back(toy: Toy, tmp_path: Path) -> None:
-    toy.variables.update(clock(tmp_path / "clock"))
-    run = Going(toy)
-    assert until(lambda: run.has_begun("export")), run.lines
-    (tmp_path / "clock").write_text("-1h")
-    run.process.wait()
-    assert run.process.returncode == 0, run.lines
-    assert final_sums(toy)["champion"]
-    assert [version for version, *_ in final_sums(toy)["versions"]] == ["1"]

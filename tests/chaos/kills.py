@@ -28,7 +28,7 @@ from flows.engine.prefect_flow import CANDIDATE_STEPS
 from potstill.artifacts import file_sums
 from potstill.compute.processes import last_holder
 from potstill.config.yaml_file import load_yaml
-from potstill.paths import DVC_FILE, REGISTRY_LOCK, STAGE_LOCK
+from potstill.paths import DVC_FILE, DVC_LOCK, REGISTRY_LOCK, STAGE_LOCK
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.training import checkpoints
@@ -78,7 +78,9 @@ class Going:
             return any("bentoml" in command and "serve" in command for command in self.toy.processes())
         if step == "register":
             return last_holder(folder / REGISTRY_LOCK) == self.process.pid
-        line = {"gate": "evaluate: ", "package": "gate: ", "promote": "register: "}[step]
+        if step == "gate":  # a stage is done when DVC says so, a moment after it has said so itself
+            return "evaluate" in load_yaml((folder / DVC_LOCK).read_text(encoding="utf-8"))["stages"]
+        line = {"package": "gate: ", "promote": "register: "}[step]
         return any(said.startswith(line) for said in self.lines)
 
     def kill(self, *, group: bool) -> None:

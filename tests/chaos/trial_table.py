@@ -150,10 +150,6 @@ TRIALS = (
         "tests/chaos/clocks.py::test_promotions_after_the_clock_was_set_back",
     ),
     Trial(
-        "clocks", "the clock is set back an hour", "a run", "it ends as ever, with one version",
-        "tests/chaos/clocks.py::test_a_run_whose_clock_is_set_back",
-    ),
-    Trial(
         "races", "two runs at once", "one workspace", "one runs, the other hears who does",
         "tests/flows/test_pipeline_run.py::test_one_run_at_a_time_and_ctrl_c_ends_all", 50,
     ),
