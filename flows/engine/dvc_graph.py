@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from potstill import environment
-from potstill.artifacts import read_json, write_json
+from potstill.artifacts import read_json, write_json, write_text
 from potstill.config.params import Params
 from potstill.config.yaml_file import load_yaml, read_params
 from potstill.errors import BusyError, ParamsError, ToolError
-from potstill.paths import DVC_FILE, PARAMS
+from potstill.paths import DVC_FILE, DVC_LOCK, KEPT_LOCK, PARAMS
 from tasks.identity import sections_of, write_code_file
 
 
@@ -206,6 +208,42 @@ def free_dead_locks(workspace: Path) -> None:
     }
     if live_locks != locks:
         write_json(table, live_locks)
+
+
+@contextmanager
+def kept_lock_file(workspace: Path, stage: str) -> Iterator[None]:
+    """Keep a copy of dvc.lock while DVC runs a stage; what it was writing when it was killed is cut off."""
+    lock = workspace / DVC_LOCK
+    text = lock.read_text(encoding="utf-8") if lock.exists() else ""
+    write_json(workspace / KEPT_LOCK, {"stage": stage, "text": text})
+    try:
+        yield
+    finally:
+        restore_lock_file(workspace)
+
+
+def restore_lock_file(workspace: Path) -> None:
+    """Put the kept dvc.lock back if DVC was killed while it wrote it; call it with the run lock held."""
+    lock, kept = workspace / DVC_LOCK, workspace / KEPT_LOCK
+    if not kept.exists():
+        return
+    before = read_json(kept)
+    if lock.exists() and not _is_whole(lock.read_text(encoding="utf-8", errors="replace"), **before):
+        write_text(lock, before["text"]) if before["text"] else lock.unlink()
+    kept.unlink()
+
+
+def _is_whole(lock: str, stage: str, text: str) -> bool:
+    """Whether a dvc.lock has its end, as DVC reads it, and all stages but the one that ran as in the text before."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        stages = COMPILED_LOCKFILE_SCHEMA(load_yaml(lock)).get("stages", {})
+    except (YAMLError, Invalid):
+        return False
+    earlier = load_yaml(text)["stages"] if text else {}
+    return lock.endswith("\n") and all(stages.get(name) == earlier[name] for name in earlier if name != stage)
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.engine.dvc_graph import Graph, free_dead_locks
+from flows.engine.dvc_graph import Graph, free_dead_locks, kept_lock_file, restore_lock_file
 from flows.engine.flow_errors import StageError
 from flows.engine.mlflow_recorder import Recorder
 from flows.engine.notifications import tell_outcome
@@ -84,7 +84,8 @@ class Run:
         variables = {INSIDE_RUN: str(os.getpid()), **self.recorder.environment}
         start = time.monotonic()
         try:
-            reproduce(name, self.workspace, variables, 60 * self.params.schedule.stage_minutes)
+            with kept_lock_file(self.workspace, name):
+                reproduce(name, self.workspace, variables, 60 * self.params.schedule.stage_minutes)
         except TimeLimitError:
             raise  # the sentence in FAILURE says "interrupted", since the limit interrupted the stage
         except PotstillError:
@@ -217,6 +218,7 @@ def _hold_workspace(workspace: Path) -> Iterator[Run]:
     with hold(workspace / RUN_LOCK, what="a run"), patience(RUN):
         _write_sources(workspace, params)
         free_dead_locks(workspace)
+        restore_lock_file(workspace)
         clean_scratch(workspace)
         for folder in relocate(workspace):
             say(f"the workspace was moved here from {folder}; MLflow's names of its artifacts were corrected")
