@@ -66,7 +66,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 def assert_full(raised: pytest.ExceptionInfo[DiskFullError], folder: Path) -> None:
-    """The error is one sentence that names a path on the disk and what is free there."""
+    """The error is one sentence that names a path on the disk."""
     message = str(raised.value)
     assert str(folder) in message, message
     assert "\n" not in message
