@@ -6,7 +6,7 @@ BIN := .venv/bin
 # No .pyc and every import is two to three times slower, in each stage of each run.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run full test test-offline setup lock clean check
+.PHONY: run full test test-offline chaos setup lock clean check
 
 run: setup
 	@$(BIN)/potstill run
@@ -23,6 +23,10 @@ test: setup
 # Every check without a network, as root; docs/tools.md says what has to be fetched before.
 test-offline: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/offline.sh scripts/test.sh $(TESTS)
+
+# Breaks things and prints what came of it, for hours; TRIALS="--tries 1" makes each trial once: docs/reliability.md.
+chaos: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 python -m tests.chaos $(TRIALS)
 
 setup: .venv/.installed
 

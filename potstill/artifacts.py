@@ -142,34 +142,41 @@ def read_json_if_present(path: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write the manifest of `folder`: `files` maps each file to its sha256, `about` is the given metadata."""
+    """Write the manifest of `folder`: `files` maps each file to its sha256, `about` is the given metadata.
+
+    `sum` is the sha256 of both, so that an altered manifest is noticed too.
+    """
     (folder / MANIFEST).unlink(missing_ok=True)
-    write_json(folder / MANIFEST, {"files": file_sums(folder), "about": dict(metadata or {})})
+    # As it will be read: numbers as keys are text in JSON, and text sorts otherwise.
+    content = json.loads(canonical_json({"files": file_sums(folder), "about": dict(metadata or {})}))
+    write_json(folder / MANIFEST, content | {"sum": sha256_value(content)})
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """Check every file of `folder` against its manifest and return the manifest's metadata.
 
     Raises:
-        ChecksumError: the manifest is missing, or a file is missing, added or altered.
+        ChecksumError: the manifest is missing or altered, or a file is missing, added or altered.
     """
     try:
         manifest = read_json(folder / MANIFEST)
-    except (OSError, ValueError) as error:
+        content = {"files": dict(manifest["files"]), "about": dict(manifest["about"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ChecksumError(
             f"{folder} has no readable {MANIFEST}; run the stage that makes it again (potstill run)"
         ) from error
     actual = file_sums(folder)
     actual.pop(MANIFEST, None)
-    difference = first_difference(actual, manifest["files"])
+    difference = first_difference(actual, content["files"])
+    if difference is None and manifest not in (content | {"sum": sha256_value(content)}, content):
+        difference = MANIFEST, "altered"
     if difference is not None:
         path, state = difference
         raise ChecksumError(
             f"{folder / path} is {state}: its bytes are not those the manifest names; "
             f"delete {folder} and run again to make it anew"
         )
-    metadata: dict[str, Any] = manifest["about"]
-    return metadata
+    return content["about"]
 
 
 def is_whole(*folders: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from potstill import environment
 from potstill.artifacts import (
     BENTO_SIGNATURE,
     MANIFEST,
+    disk_errors,
     file_sums,
     sha256_file,
     sha256_value,
@@ -24,7 +26,7 @@ from potstill.artifacts import (
     whole_folder,
     write_json,
 )
-from potstill.compute.processes import run
+from potstill.compute.processes import hold, run
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, PackageError, PotstillError
@@ -39,6 +41,8 @@ from potstill.serving.release import SETTINGS, Settings, bento_name, served_thre
 from tasks.identity import ROOT
 
 BENTOFILE = "bentofile.yaml"
+# How long a build waits for another one of the same name.
+WAIT_SECONDS = 900.0
 SERVICE = ("potstill.serving.service", "potstill.serving.worker")
 
 
@@ -62,6 +66,7 @@ def package(params: Params, workspace: Path) -> Packaged:
 
     Raises:
         ChecksumError: the serving folder is not what its manifest says.
+        DiskFullError: there is no space for the Bento.
         ModelError: params ask for abstention, but the evaluation has no threshold.
         PackageError: there is nothing to package, or BentoML could not build it.
         SignatureError: the key that signs cannot be used.
@@ -87,7 +92,7 @@ def package(params: Params, workspace: Path) -> Packaged:
     path = bento_path(tag)
     if not _is_intact(path) or (settings.signer is not None and not (path / BENTO_SIGNATURE).exists()):
         shutil.rmtree(path, ignore_errors=True)
-        _build(build_dir, version, workspace)
+        _build(build_dir, path, workspace)
         write_seal(path)
         verify_seal(path)
         if settings.signer is not None:
@@ -176,19 +181,31 @@ def _is_intact(bento: Path) -> bool:
     return True
 
 
-def _build(build_dir: Path, version: str, workspace: Path) -> None:
+def _build(build_dir: Path, bento: Path, workspace: Path) -> None:
     log = workspace / LOGS / "package.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     # With -f, since BentoML searches no folder below a hidden one for a bentofile.
-    command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", version, "."]
+    command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", bento.name, "."]
     # The temporary folder of a build that is killed is removed by the next run.
-    with log.open("wb") as output, scratch_folder(workspace) as scratch:
+    with disk_errors(bento), _only_whole(bento), log.open("wb") as output, scratch_folder(workspace) as scratch:
         variables = {**bento_environment(), "TMPDIR": str(scratch.resolve())}
         status = run(command, cwd=build_dir, environment=variables, stdout=output, stderr=output)
-    if status != 0:
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-        last = next((line for line in reversed(lines) if line), f"exit status {status}")
-        raise PackageError(f"`bentoml build` failed: {last} (the whole output is in {log})")
+        if status != 0:
+            lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+            last = next((line for line in reversed(lines) if line), f"exit status {status}")
+            raise PackageError(f"`bentoml build` failed: {last} (the whole output is in {log})")
+
+
+@contextmanager
+def _only_whole(bento: Path) -> Iterator[None]:
+    """Build a Bento alone of its name, and remove what BentoML leaves of builds that fail or were killed."""
+    name, home = bento.parent.name, bento.parents[2]
+    with hold(home / "tmp" / f"{name}.lock", what=f"a build of {name}", wait_seconds=WAIT_SECONDS):
+        try:
+            yield
+        finally:
+            for folder in (home / "tmp").glob(f"bentoml_bento_{name}????????"):  # as tempfile names it
+                shutil.rmtree(folder)
 
 
 def main() -> None:

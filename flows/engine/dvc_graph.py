@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from potstill import environment
-from potstill.artifacts import read_json, write_json
+from potstill.artifacts import read_json, write_json, write_text
 from potstill.config.params import Params
 from potstill.config.yaml_file import load_yaml, read_params
 from potstill.errors import BusyError, ParamsError, ToolError
-from potstill.paths import DVC_FILE, PARAMS
+from potstill.paths import DVC_FILE, DVC_LOCK, KEPT_LOCK, PARAMS
 from tasks.identity import sections_of, write_code_file
 
 
@@ -112,6 +114,25 @@ class Graph:
             locked = [out for name in self.order for out in self._stages[name].outs if out.use_cache and out.hash_info]
             return [str(out) for out in locked if out.changed_cache()]
 
+    def drop_damaged(self, name: str) -> list[str]:
+        """Remove what DVC's cache holds altered of a stage's outs, and return the paths.
+
+        DVC itself trusts the write-protected files of its cache, and would copy an altered one again and again.
+
+        Raises:
+            BusyError: a DVC command is at work in the workspace.
+        """
+        from dvc.repo import lock_repo
+
+        with dvc_errors(self._workspace), lock_repo(self._repo):
+            if not self._stages:
+                self._read()
+            outs = [out for out in self._stages[name].outs if out.use_cache and out.hash_info]
+            damaged = [path for out in outs for path in _damaged_objects(out)]
+        for path in damaged:
+            path.unlink()
+        return [str(path) for path in damaged]
+
     def forget(self) -> None:
         """Parse and compare again at the next question, since a stage has changed dvc.lock and outs."""
         self._changed = None
@@ -141,6 +162,20 @@ def dvc_errors(workspace: Path) -> Iterator[None]:
         raise ToolError(
             f"DVC cannot use {workspace}: {_one_line(error)}; `potstill doctor` says what is missing"
         ) from error
+
+
+def _damaged_objects(out: Any) -> list[Path]:
+    """List the files of DVC's cache that belong to an out and whose bytes are not those of their names."""
+    from dvc_data.hashfile.hash import file_md5
+
+    tree = out.get_obj()
+    names = [out.hash_info.value, *(info.value for _, _, info in tree or ())]
+    paths = {name: Path(out.cache.oid_to_path(name)) for name in names}
+    return [
+        path
+        for name, path in paths.items()
+        if path.exists() and file_md5(str(path), out.cache.fs) != name.removesuffix(".dir")
+    ]
 
 
 def _check_sections(workspace: Path) -> None:
@@ -173,6 +208,42 @@ def free_dead_locks(workspace: Path) -> None:
     }
     if live_locks != locks:
         write_json(table, live_locks)
+
+
+@contextmanager
+def kept_lock_file(workspace: Path, stage: str) -> Iterator[None]:
+    """Keep a copy of dvc.lock while DVC runs a stage; what it was writing when it was killed is cut off."""
+    lock = workspace / DVC_LOCK
+    text = lock.read_text(encoding="utf-8") if lock.exists() else ""
+    write_json(workspace / KEPT_LOCK, {"stage": stage, "text": text})
+    try:
+        yield
+    finally:
+        restore_lock_file(workspace)
+
+
+def restore_lock_file(workspace: Path) -> None:
+    """Put the kept dvc.lock back if DVC was killed while it wrote it; call it with the run lock held."""
+    lock, kept = workspace / DVC_LOCK, workspace / KEPT_LOCK
+    if not kept.exists():
+        return
+    before = read_json(kept)
+    if lock.exists() and not _is_whole(lock.read_text(encoding="utf-8", errors="replace"), **before):
+        write_text(lock, before["text"]) if before["text"] else lock.unlink()
+    kept.unlink()
+
+
+def _is_whole(lock: str, stage: str, text: str) -> bool:
+    """Whether a dvc.lock has its end, as DVC reads it, and all stages but the one that ran as in the text before."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        stages = COMPILED_LOCKFILE_SCHEMA(load_yaml(lock)).get("stages", {})
+    except (YAMLError, Invalid):
+        return False
+    earlier = load_yaml(text)["stages"] if text else {}
+    return lock.endswith("\n") and all(stages.get(name) == earlier[name] for name in earlier if name != stage)
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flows.engine.dvc_graph import Graph, free_dead_locks
+from flows.engine.dvc_graph import Graph, free_dead_locks, kept_lock_file, restore_lock_file
 from flows.engine.flow_errors import StageError
 from flows.engine.mlflow_recorder import Recorder
 from flows.engine.notifications import tell_outcome
 from potstill import environment
-from potstill.artifacts import canonical_json, read_json, write_json
+from potstill.artifacts import canonical_json, is_whole, read_json, write_json
 from potstill.compute.processes import hold
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
@@ -89,7 +90,8 @@ class Run:
         variables = {INSIDE_RUN: str(os.getpid()), **self.recorder.environment}
         start = time.monotonic()
         try:
-            reproduce(name, self.workspace, variables, self.limit(name))
+            with kept_lock_file(self.workspace, name):
+                reproduce(name, self.workspace, variables, self.limit(name))
         except TimeLimitError:
             raise  # the sentence in FAILURE says "interrupted", since the limit interrupted the stage
         except PotstillError:
@@ -103,7 +105,21 @@ class Run:
             self.times[name] = Times(time.monotonic() - start, work)
             self.graph.forget()
             self.recorder.collect()
-        return "run" if timing.exists() else "taken from the cache"
+        if timing.exists():
+            return "run"
+        if self._discard_damaged(name):
+            return self.stage(name)
+        return "taken from the cache"
+
+    def _discard_damaged(self, name: str) -> bool:
+        """Discard the outs of a stage that DVC has taken from its cache altered, there too; whether it had to."""
+        outs = [path for path in load_stage(name, self.params).outs.values() if path.is_dir()]
+        damaged = [] if is_whole(*outs) else self.graph.drop_damaged(name)
+        for path in damaged:
+            say(f"{name}: {path} of DVC's cache is altered; it was removed, and the stage runs again")
+        for out in outs if damaged else []:
+            shutil.rmtree(out)
+        return bool(damaged)
 
     def limit(self, name: str) -> Limit:
         """How long a stage or step may go on: its own limit, or less where little is left of the run's."""
@@ -240,6 +256,7 @@ def _hold_workspace(workspace: Path) -> Iterator[Run]:
     with hold(workspace / RUN_LOCK, what="a run"), patience(RUN):
         _write_sources(workspace, params)
         free_dead_locks(workspace)
+        restore_lock_file(workspace)
         clean_scratch(workspace)
         for folder in relocate(workspace):
             say(f"the workspace was moved here from {folder}; MLflow's names of its artifacts were corrected")

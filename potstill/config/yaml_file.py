@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,29 @@ from potstill.config.base import Section
 from potstill.config.misfits import misfits
 from potstill.errors import ParamsError
 
+# Values that a file may have, with all that its aliases stand for: a few lines of them can stand for billions.
+_MOST_VALUES = 100_000
+
 
 class _Loader(yaml.SafeLoader):
     """A loader with the floats of YAML 1.2: `1e-05`, as `dvc exp run -S` writes it, is a text to PyYAML's 1.1."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Read the document, and refuse one whose aliases stand for too much."""
+        node = super().get_single_node()
+        if node is not None and _values(node, {}) > _MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES} values; write them out")
+        return node
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """Count the values of a node; of one that contains itself there is no end."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        items = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for item in items for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 _Loader.add_implicit_resolver(
@@ -25,8 +46,15 @@ _Loader.add_implicit_resolver(
 
 
 def load_yaml(text: str) -> Any:
-    """The value of a YAML text, with YAML 1.2's floats."""
-    return yaml.load(text, Loader=_Loader)
+    """The value of a YAML text, with YAML 1.2's floats.
+
+    Raises:
+        YAMLError: it is none, it is nested too deeply, or its aliases stand for more than anybody writes.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
 
 
 def as_yaml(value: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlparse
@@ -116,6 +116,7 @@ def open_database(store: Path, mode: Literal["ro", "rw"]) -> Iterator[sqlite3.Co
         StoreError: it cannot be read or changed, while it is opened or inside the context.
     """
     try:
+        _undo_interrupted(store)
         with closing(sqlite3.connect(f"{store.as_uri()}?mode={mode}", uri=True, timeout=_SECONDS)) as database:
             yield database
     except sqlite3.Error as error:
@@ -124,3 +125,11 @@ def open_database(store: Path, mode: Literal["ro", "rw"]) -> Iterator[sqlite3.Co
             f"MLflow's store {store} cannot be {action} ({error}); see that it is intact and writable, and that no "
             "other process holds it, then run again"
         ) from error
+
+
+def _undo_interrupted(store: Path) -> None:
+    """Have SQLite undo what a killed process was writing, which it refuses to a connection that only reads."""
+    if not store.with_name(f"{store.name}-journal").exists():
+        return
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{store.as_uri()}?mode=rw", uri=True)) as database:
+        database.execute("select 1 from sqlite_master").fetchone()

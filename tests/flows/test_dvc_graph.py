@@ -9,11 +9,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
-from flows.engine.dvc_graph import Graph, free_dead_locks
+from flows.engine.dvc_graph import Graph, free_dead_locks, kept_lock_file, restore_lock_file
+from potstill.artifacts import write_json
 from potstill.config.params_file import load_params
 from potstill.config.yaml_file import as_yaml, load_yaml
 from potstill.errors import ParamsError, ToolError
+from potstill.paths import KEPT_LOCK
 from tests.conftest import REPOSITORY
 from tests.flows.conftest import Toy
 
@@ -42,6 +45,42 @@ def test_what_a_killed_process_held_is_free_though_nobody_has_asked_for_its_end(
     table = hold(offline_toy.folder, dead.pid, "data/prepared")
     free_dead_locks(offline_toy.folder)
     assert json.loads(table.read_text()) == {"write": {}, "read": {}}
+
+
+def lock_text(**sums: str) -> str:
+    """A dvc.lock with an out of each stage."""
+    stages = {name: {"cmd": "true", "outs": [{"path": name, "md5": md5}]} for name, md5 in sums.items()}
+    return yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", lock_text(running="a" * 32)),
+        (lock_text(done="d" * 32), lock_text(done="d" * 32, running="a" * 32)),
+        (lock_text(running="b" * 32, done="d" * 32), lock_text(running="a" * 32, done="d" * 32)),
+    ],
+    ids=["first", "last", "again"],
+)
+def test_a_lock_file_that_dvc_was_writing_when_it_was_killed_is_one(tmp_path: Path, before: str, after: str) -> None:
+    lock, done = tmp_path / "dvc.lock", lock_text(done="d" * 32).partition("stages:")[2]
+    for end in range(len(after)):
+        write_json(tmp_path / KEPT_LOCK, {"stage": "running", "text": before})  # as a run leaves it that is killed
+        lock.write_text(after[:end])
+        restore_lock_file(tmp_path)
+        left = lock.read_text() if lock.exists() else ""
+        assert not before or done.strip() in left, after[:end]
+        assert left in ("", before) or after.startswith(left)
+        assert not (tmp_path / KEPT_LOCK).exists()
+
+
+def test_a_lock_file_that_is_whole_or_that_no_run_has_begun_stays(tmp_path: Path) -> None:
+    with kept_lock_file(tmp_path, "done"):
+        (tmp_path / "dvc.lock").write_text(lock_text(done="d" * 32))
+    assert (tmp_path / "dvc.lock").read_text() == lock_text(done="d" * 32)
+    (tmp_path / "dvc.lock").write_text("<<<<<<< a conflict of git")
+    restore_lock_file(tmp_path)
+    assert (tmp_path / "dvc.lock").read_text() == "<<<<<<< a conflict of git"
 
 
 @pytest.mark.slow

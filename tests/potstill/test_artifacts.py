@@ -9,11 +9,13 @@ import pytest
 from potstill.artifacts import (
     MANIFEST,
     disk_errors,
+    read_json,
     remove_file,
     remove_unfinished,
     verify,
     whole_file,
     whole_folder,
+    write_json,
     write_manifest,
     write_text,
 )
@@ -28,6 +30,10 @@ def write_folder(folder: Path) -> Path:
         (new_folder / "b.txt").write_text("two")
         write_manifest(new_folder, {"rows": 2})
     return folder
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))
 
 
 def test_a_folder_appears_whole_and_verifies(tmp_path: Path) -> None:
@@ -51,6 +57,9 @@ def test_a_failure_leaves_the_old_folder_and_no_temporary_one(tmp_path: Path) ->
         (lambda out: (out / "b.txt").unlink(), "missing"),
         (lambda out: (out / "c.txt").write_text("new"), "not in the manifest"),
         (lambda out: (out / MANIFEST).write_text("{"), "no readable"),
+        (lambda out: replace(out / MANIFEST, '"files"', '"giles"'), "no readable"),
+        (lambda out: replace(out / MANIFEST, '"rows": 2', '"rows": 3'), "manifest.json is altered"),
+        (lambda out: replace(out / MANIFEST, '"sum": "', '"sum": "0'), "manifest.json is altered"),
         (lambda out: (out / MANIFEST).unlink(), "no readable"),
     ],
 )
@@ -59,6 +68,19 @@ def test_verify_names_the_damaged_file(tmp_path: Path, damage: object, state: st
     damage(out)  # type: ignore[operator]
     with pytest.raises(ChecksumError, match=state):
         verify(out)
+
+
+def test_a_manifest_about_numbers_by_number_verifies(tmp_path: Path) -> None:
+    write_manifest(tmp_path, {"rows": {9: 1, 10: 0.5}, "split": ("a", "b")})
+    assert verify(tmp_path) == {"rows": {"9": 1, "10": 0.5}, "split": ["a", "b"]}
+
+
+def test_a_manifest_from_before_it_had_a_sum_verifies(tmp_path: Path) -> None:
+    out = write_folder(tmp_path / "out")
+    manifest = read_json(out / MANIFEST)
+    del manifest["sum"]
+    write_json(out / MANIFEST, manifest)
+    assert verify(out) == {"rows": 2}
 
 
 def test_equal_content_has_equal_manifests(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from potstill.config.params_file import load_params, parse_distill, parse_params
-from potstill.config.yaml_file import read_params
+from potstill.config.yaml_file import load_yaml, read_params
 from potstill.errors import ParamsError
 from tests.conftest import REPOSITORY
 
@@ -283,6 +283,30 @@ def test_a_file_that_is_no_params_file(tmp_path: Path, text: str, message: str) 
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError, match=message):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("section", ["project", "prepare", "x"])
+def test_few_lines_that_stand_for_billions_of_values_are_refused(tmp_path: Path, section: str) -> None:
+    lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]" for level in range(1, 10)]
+    (tmp_path / "params.yaml").write_text("\n".join([*lines, f"{section}: {{name: *l9}}"]))
+    with pytest.raises(ParamsError, match="its aliases stand for more than"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: &a [*a]", "aliases"), ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply")],
+    ids=["in itself", "deep"],
+)
+def test_values_without_end_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=message):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_aliases_are_followed() -> None:
+    assert load_yaml("a: &a {k: [1]}\nb: {<<: *a, c: *a}") == {"a": {"k": [1]}, "b": {"k": [1], "c": {"k": [1]}}}
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -72,3 +76,25 @@ def test_a_store_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database, and long enough to be read as a page", encoding="utf-8")
     with pytest.raises(StoreError, match=r"mlflow\.db cannot be read"):
         relocate(tmp_path)
+
+
+# Changes every page of a store, more of them than SQLite holds in memory, and is killed before it is done.
+KILLED = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("pragma cache_size = 2")
+database.execute("create table filler as with recursive n(i) as (select 1 union select i + 1 from n where i < 999) "
+                 "select zeroblob(4000) as page from n")
+database.execute("begin immediate")
+database.execute("update filler set page = zeroblob(3999)")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_was_writing_is_undone(workspace: Path) -> None:
+    store = workspace / "mlflow.db"
+    subprocess.run([sys.executable, "-c", KILLED, str(store)], check=False)
+    assert (workspace / "mlflow.db-journal").exists()
+    assert relocate(workspace) == []
+    with closing(sqlite3.connect(store)) as database:
+        assert database.execute("select distinct length(page) from filler").fetchall() == [(4000,)]
