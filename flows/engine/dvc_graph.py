@@ -16,6 +16,7 @@ from potstill.config.params import Params
 from potstill.config.yaml_file import load_yaml, read_params
 from potstill.errors import BusyError, ParamsError, ToolError
 from potstill.paths import DVC_FILE, DVC_LOCK, KEPT_LOCK, PARAMS
+from potstill.progress import say
 from tasks.identity import sections_of, write_code_file
 
 
@@ -127,8 +128,7 @@ class Graph:
         with dvc_errors(self._workspace), lock_repo(self._repo):
             if not self._stages:
                 self._read()
-            outs = [out for out in self._stages[name].outs if out.use_cache and out.hash_info]
-            damaged = [path for out in outs for path in _damaged_objects(out)]
+            damaged = [path for out in self._cached_outs(name) for path in _damaged_objects(out)]
         for path in damaged:
             path.unlink()
         return [str(path) for path in damaged]
@@ -144,7 +144,23 @@ class Graph:
         with lock_repo(self._repo):
             if not self._stages:
                 self._read()
+            for name in names:
+                self._drop_damaged_lists(name)
             return {name for name in names if self._stages[name].status()}
+
+    def _drop_damaged_lists(self, name: str) -> None:
+        """Remove what DVC's cache holds altered of the lists of a stage's files, which DVC reads to compare them.
+
+        It takes a list that is no JSON for one that is missing, and fails on others without a sentence.
+        """
+        for out in self._cached_outs(name):
+            path = _object_path(out, out.hash_info.value)
+            if out.hash_info.isdir and _is_altered(path, out):
+                path.unlink()
+                say(f"{name}: {path} of DVC's cache is altered; it was removed")
+
+    def _cached_outs(self, name: str) -> list[Any]:
+        return [out for out in self._stages[name].outs if out.use_cache and out.hash_info]
 
 
 @contextmanager
@@ -166,16 +182,20 @@ def dvc_errors(workspace: Path) -> Iterator[None]:
 
 def _damaged_objects(out: Any) -> list[Path]:
     """List the files of DVC's cache that belong to an out and whose bytes are not those of their names."""
+    names = [out.hash_info.value, *(info.value for _, _, info in out.get_obj() or ())]
+    return [path for name in names if _is_altered(path := _object_path(out, name), out)]
+
+
+def _object_path(out: Any, name: str) -> Path:
+    return Path(out.cache.oid_to_path(name))
+
+
+def _is_altered(path: Path, out: Any) -> bool:
+    """Whether a file of DVC's cache exists and its sum is not the one that its folder and its name have."""
     from dvc_data.hashfile.hash import file_md5
 
-    tree = out.get_obj()
-    names = [out.hash_info.value, *(info.value for _, _, info in tree or ())]
-    paths = {name: Path(out.cache.oid_to_path(name)) for name in names}
-    return [
-        path
-        for name, path in paths.items()
-        if path.exists() and file_md5(str(path), out.cache.fs) != name.removesuffix(".dir")
-    ]
+    name = path.parent.name + path.name
+    return path.exists() and bool(file_md5(str(path), out.cache.fs) != name.removesuffix(".dir"))
 
 
 def _check_sections(workspace: Path) -> None:

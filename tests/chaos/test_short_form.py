@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.chaos.clocks import test_promotions_after_the_clock_was_set_back
 from tests.chaos.flipped_bytes import (
     test_a_bento,
     test_a_checkpoint,
@@ -28,7 +27,6 @@ __all__ = [
     "test_an_artifact_of_mlflow",
     "test_an_out",
     "test_checkpoints",
-    "test_promotions_after_the_clock_was_set_back",
     "test_the_cache_of_dvc",
     "test_the_store_of_mlflow",
     "test_the_watch_folder",
