@@ -64,7 +64,7 @@ class Predicted:
     """The outcome of a run.
 
     Attributes:
-        summary: of the output: `rows`, `rejected`, `computed`, `abstained`, `counts` in the bins of the profile, and
+        summary: of the output: `rows`, `rejected`, `different`, `abstained`, `counts` in the bins of the profile, and
             its `sha256`.
         rows: rows that this run has answered itself.
         seconds: the time for these.

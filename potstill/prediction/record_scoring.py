@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from potstill.inference.profile import Observation
 from potstill.inference.runtime import Student
 from potstill.prediction.answer_columns import AnswerColumns
+from potstill.prediction.answer_memory import AnswerMemory
 from potstill.prediction.output_rows import cell
 from potstill.prediction.redis_streams import Fields, Record, Reply
 from potstill.prediction.row_batches import NOT_UTF8, Selection, text_problem
@@ -35,7 +36,7 @@ class RecordScorer:
     """
 
     def __init__(self, student: Student, columns: AnswerColumns, selection: Selection, location: str) -> None:
-        self._student = student
+        self._memory = AnswerMemory(student)
         self._columns = columns
         self._selection = selection
         self._location = location
@@ -47,7 +48,7 @@ class RecordScorer:
         texts = [self._text(record) for record in records]
         problems = [self._problem(record, text) for record, text in zip(records, texts, strict=True)]
         answerable = [text for text, problem in zip(texts, problems, strict=True) if problem is None]
-        observed, table = answer_texts(self._student, self._columns, answerable)
+        observed, table = answer_texts(self._memory, self._columns, answerable)
         answers = zip(observed, table.to_pylist(), strict=True)
         return [
             self._answered(record, *next(answers)) if problem is None else self._rejected(record, problem)

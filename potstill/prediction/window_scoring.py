@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from potstill.inference.profile import Counts, Observation, Profile, observe
+from potstill.inference.profile import Counts, Observation, Profile
 from potstill.inference.runtime import Student, Text
 from potstill.prediction.answer_columns import AnswerColumns
+from potstill.prediction.answer_memory import AnswerMemory
 from potstill.prediction.explained_rows import ExplanationPlan
 from potstill.prediction.output_parts import write_part
 from potstill.prediction.output_rows import OutputRows
@@ -46,13 +47,13 @@ class WindowScorer:
 
     def __init__(self, setup: ScoringSetup) -> None:
         self._setup = setup
-        self._student = Student(setup.serving, threads=1)
+        self._memory = AnswerMemory(Student(setup.serving, threads=1))
 
     def score(self, window: RowWindow) -> Facts:
         """Answer a window and write its part; equal texts are computed once.
 
         Returns:
-            The facts of the window: numbers of `rows` and of texts `computed` and `abstained` from, the rows
+            The facts of the window: numbers of `rows`, of `different` texts and of texts `abstained` from, the rows
             `rejected`, the `counts` in the bins of the profile, and with a plan the `candidates` for explanation.
 
         Raises:
@@ -60,7 +61,7 @@ class WindowScorer:
             DiskFullError, OutputError: the part cannot be written.
         """
         setup = self._setup
-        observed, answers = answer_texts(self._student, setup.columns, window.texts)
+        observed, answers = answer_texts(self._memory, setup.columns, window.texts)
         facts = {
             "file": window.location,
             "rejected": window.rejected,
@@ -74,7 +75,9 @@ class WindowScorer:
         return facts
 
 
-def answer_texts(student: Student, columns: AnswerColumns, texts: Sequence[Text]) -> tuple[list[Observation], pa.Table]:
+def answer_texts(
+    memory: AnswerMemory, columns: AnswerColumns, texts: Sequence[Text]
+) -> tuple[list[Observation], pa.Table]:
     """Answer texts, equal ones by one computation.
 
     Returns:
@@ -83,19 +86,19 @@ def answer_texts(student: Student, columns: AnswerColumns, texts: Sequence[Text]
     different = list(dict.fromkeys(texts))
     positions = {text: position for position, text in enumerate(different)}
     indices = [positions[text] for text in texts]
-    observed = observe(student, different)
+    observed = memory.observe(different)
     table = columns.table([observation.answer for observation in observed])
     return [observed[index] for index in indices], table.take(pa.array(indices, pa.int64()))
 
 
 def facts_of(observed: Sequence[Observation], columns: AnswerColumns, profile: Profile) -> Facts:
-    """Count answered texts: numbers of `rows`, of texts `computed` and `abstained` from, and `counts` in the bins."""
+    """Count answered texts: `rows`, `different` texts, texts `abstained` from, and `counts` in the bins."""
     counts = Counts(profile)
     if observed:
         counts.add(observed, columns.card)
     return {
         "rows": len(observed),
-        "computed": len({observation.text for observation in observed}),
+        "different": len({observation.text for observation in observed}),
         "abstained": sum(columns.abstains(observation.answer) for observation in observed),
         "counts": counts.to_json(),
     }

@@ -8,7 +8,7 @@ from potstill.inference.profile import Counts, Profile
 from potstill.inference.runtime import ModelCard
 
 Facts = dict[str, Any]
-_SUMMED = ("rows", "rejected", "computed", "abstained")
+_SUMMED = ("rows", "rejected", "different", "abstained")
 
 
 class WindowTally:
@@ -18,7 +18,7 @@ class WindowTally:
         profile: the profile of the model.
 
     Attributes:
-        sums: `rows` that were answered, those `rejected`, texts `computed` (equal ones of a window once), and answers
+        sums: `rows` that were answered, those `rejected`, texts that are `different` within their window, and answers
             `abstained` from.
         counts: texts and answers in the profile's bins.
     """
