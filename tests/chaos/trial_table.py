@@ -31,7 +31,9 @@ class Trial:
         return f"| {self.broken} | {self.where} | {self.expected} |"
 
 
-_KILL, _FLIP, _FULL = "kill -9 at a random moment", "one flipped bit", "the disk is full"
+_KILL = "kill -9 at a random moment"
+_FLIP = "one flipped bit"
+_FULL = "the disk is full"
 _GOES_ON = "the next one goes on and ends with the same bytes"
 _NAMED = "named before use"
 _ROOM = "one sentence, no part of a file, success once there is room"
@@ -142,8 +144,8 @@ TRIALS = (
         "tests/potstill/prediction/test_stream_prediction.py::test_while_the_server_is_away_it_tries_again",
     ),
     Trial(
-        "outages", "a stage that hangs", "a run", "ended at its limit with all that it started",
-        "tests/flows/test_pipeline_run.py::test_past_its_limit_a_stage_is_ended_with_all_it_started",
+        "outages", "a stage, a step or a run that hangs", "a run", "ended at its limit with all that it started",
+        "tests/flows/test_pipeline_run.py::test_past_its_limit_a_stage_a_step_or_the_run_is_ended_with_all_it_started",
     ),
     Trial(
         "clocks", "the clock is set back an hour", "between two promotions", "the second is the champion",
