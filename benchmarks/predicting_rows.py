@@ -33,7 +33,7 @@ SAMPLE_SECONDS = 0.5
 
 
 class Reading(NamedTuple):
-    """What a file cost.
+    """The cost of a file.
 
     Attributes:
         rows: of the file.

@@ -112,7 +112,7 @@ class Graph:
         from dvc.repo import lock_repo
 
         with dvc_errors(self._workspace), lock_repo(self._repo):
-            locked = [out for name in self.order for out in self._stages[name].outs if out.use_cache and out.hash_info]
+            locked = [out for name in self.order for out in self._cached_outs(name)]
             return [str(out) for out in locked if out.changed_cache()]
 
     def drop_damaged(self, name: str) -> list[str]:
@@ -244,16 +244,20 @@ def kept_lock_file(workspace: Path, stage: str) -> Iterator[None]:
 
 def restore_lock_file(workspace: Path) -> None:
     """Put the kept dvc.lock back if DVC was killed while it wrote it; call it with the run lock held."""
-    lock, kept = workspace / DVC_LOCK, workspace / KEPT_LOCK
-    if not kept.exists():
+    lock = workspace / DVC_LOCK
+    copy = workspace / KEPT_LOCK
+    if not copy.exists():
         return
-    before = read_json(kept)
-    if lock.exists() and not _is_whole(lock.read_text(encoding="utf-8", errors="replace"), **before):
-        write_text(lock, before["text"]) if before["text"] else lock.unlink()
-    kept.unlink()
+    before = read_json(copy)
+    if lock.exists() and not _is_whole_lock(lock.read_text(encoding="utf-8", errors="replace"), **before):
+        if before["text"]:
+            write_text(lock, before["text"])
+        else:
+            lock.unlink()
+    copy.unlink()
 
 
-def _is_whole(lock: str, stage: str, text: str) -> bool:
+def _is_whole_lock(lock: str, stage: str, text: str) -> bool:
     """Whether a dvc.lock has its end, as DVC reads it, and all stages but the one that ran as in the text before."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from voluptuous import Invalid

@@ -55,7 +55,7 @@ def crash_silent_runs(deployment: str, run: str) -> None:
 
 
 def _related(deployment: str) -> dict[str, str]:
-    """What Prefect's events of a deployment's runs name as related."""
+    """Return what Prefect's events of a deployment's runs name as related."""
     return {_ID: f"prefect.deployment.{deployment}", "prefect.resource.role": "deployment"}
 
 

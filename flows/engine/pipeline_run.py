@@ -127,14 +127,14 @@ class Run:
 
         schedule = self.params.schedule
         if name in self.graph.order:
-            own = Limit(f"stage {name}", "schedule.stage_minutes", schedule.stage_minutes)
+            part = Limit(f"stage {name}", "schedule.stage_minutes", schedule.stage_minutes)
         else:
-            own = Limit(f"step {name}", "schedule.step_minutes", schedule.step_minutes)
+            part = Limit(f"step {name}", "schedule.step_minutes", schedule.step_minutes)
         if schedule.run_minutes is None:
-            return own
+            return part
         past_minutes = (time.monotonic() - self.begin) / 60
-        whole = Limit(f"the run, at {own.subject},", "schedule.run_minutes", schedule.run_minutes, past_minutes)
-        return min(own, whole, key=lambda limit: limit.seconds)
+        whole = Limit(f"the run, at {part.subject},", "schedule.run_minutes", schedule.run_minutes, past_minutes)
+        return min(part, whole, key=lambda limit: limit.seconds)
 
     def is_current(self) -> bool:
         """Whether a run would change nothing: each stage is current, and this candidate is the champion already."""

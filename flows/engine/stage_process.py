@@ -183,7 +183,7 @@ def _reproduce(stage: str) -> None:
     try:
         Repo().reproduce(stage, single_item=True)
     except Exception as error:
-        raise _failure(stage, Path.cwd(), error) from error
+        raise _failure(stage, error) from error
 
 
 def _end_with_run() -> None:
@@ -200,9 +200,9 @@ def _end_with_run() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _failure(stage: str, workspace: Path, error: Exception) -> PotstillError:
-    """What DVC's error is about: the innermost of its chain, without what that made impossible."""
-    if (disk := full_disk(error, f"the outs of {stage} to the cache in {workspace / '.dvc'}")) is not None:
+def _failure(stage: str, error: Exception) -> PotstillError:
+    """Say what DVC's error is about: the innermost of its chain, without what that made impossible."""
+    if (disk := full_disk(error, f"the outs of {stage} to the cache in {Path.cwd() / '.dvc'}")) is not None:
         return disk
     innermost = list(causes(error))[-1]
     message = f"stage {stage}: {' '.join(str(innermost).split())}"
@@ -224,7 +224,7 @@ def _end(process: ForkServerProcess) -> None:
 
 
 def _kill_group(group: int) -> None:
-    """What the stage's command had started may outlive it by a moment."""
+    """Kill what is left of a group: what a stage's command had started may outlive it by a moment."""
     end = time.monotonic() + GRACE_SECONDS
     with suppress(ProcessLookupError, PermissionError):
         while time.monotonic() < end:

@@ -25,19 +25,19 @@ class _Loader(yaml.SafeLoader):
     def get_single_node(self) -> yaml.Node | None:
         """Read the document, and refuse one whose aliases stand for too much."""
         node = super().get_single_node()
-        if node is not None and _values(node, {}) > _MOST_VALUES:
+        if node is not None and _count_values(node, {}) > _MOST_VALUES:
             raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES} values; write them out")
         return node
 
 
-def _values(node: yaml.Node, known: dict[int, float]) -> float:
+def _count_values(node: yaml.Node, counts: dict[int, float]) -> float:
     """Count the values of a node; of one that contains itself there is no end."""
-    if id(node) not in known:
-        known[id(node)] = math.inf
+    if id(node) not in counts:
+        counts[id(node)] = math.inf
         items = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for item in items for part in (item if isinstance(item, tuple) else (item,))]
-        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
-    return known[id(node)]
+        counts[id(node)] = 1 + sum(_count_values(part, counts) for part in parts)
+    return counts[id(node)]
 
 
 _Loader.add_implicit_resolver(

@@ -6,18 +6,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from potstill import paths
 from potstill.registry.process_identity import has_process
 
 
-@contextmanager
-def scratch_folder(workspace: Path) -> Iterator[Path]:
+def scratch_folder(workspace: Path) -> AbstractContextManager[Path]:
     """Yield an empty folder below `.work/tmp`; folders that killed processes left are removed first."""
-    with process_folder(workspace / paths.SCRATCH) as folder:
-        yield folder
+    return process_folder(workspace / paths.SCRATCH)
 
 
 def clean_scratch(workspace: Path) -> None:
