@@ -40,6 +40,14 @@ def student(tiny_base: Path) -> torch.nn.Module:
     return student_from_layers(load_classifier(tiny_base, ["no", "yes"]), [0, 3])
 
 
+@pytest.fixture(scope="module")
+def fp32(student: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The student's file, exported once: that takes seconds."""
+    path = tmp_path_factory.mktemp("exported") / "fp32.onnx"
+    export_onnx(student, path, pair=False)
+    return path
+
+
 @pytest.mark.parametrize("pair", [False, True])
 def test_the_graph_equals_the_model_for_any_batch_and_length(
     tmp_path: Path, student: torch.nn.Module, pair: bool
@@ -58,31 +66,30 @@ def test_the_graph_equals_the_model_for_any_batch_and_length(
     assert gives_embedding(path)
 
 
-def test_the_file_has_no_paths_of_the_machine_and_is_reproducible(tmp_path: Path, student: torch.nn.Module) -> None:
-    export_onnx(student, tmp_path / "a.onnx", pair=False)
-    export_onnx(student, tmp_path / "b.onnx", pair=False)
-    quantize_int8(tmp_path / "a.onnx", tmp_path / "a8.onnx")
-    quantize_int8(tmp_path / "b.onnx", tmp_path / "b8.onnx")
-    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-    assert (tmp_path / "a8.onnx").read_bytes() == (tmp_path / "b8.onnx").read_bytes()
-    assert b"site-packages" not in (tmp_path / "a.onnx").read_bytes()
+def test_the_file_has_no_paths_of_the_machine_and_is_reproducible(
+    tmp_path: Path, student: torch.nn.Module, fp32: Path
+) -> None:
+    export_onnx(student, tmp_path / "again.onnx", pair=False)
+    quantize_int8(fp32, tmp_path / "int8.onnx")
+    quantize_int8(tmp_path / "again.onnx", tmp_path / "again8.onnx")
+    assert fp32.read_bytes() == (tmp_path / "again.onnx").read_bytes()
+    assert (tmp_path / "int8.onnx").read_bytes() == (tmp_path / "again8.onnx").read_bytes()
+    assert b"site-packages" not in fp32.read_bytes()
 
 
-def test_int8_is_smaller_and_close(tmp_path: Path, student: torch.nn.Module) -> None:
-    export_onnx(student, tmp_path / "fp32.onnx", pair=False)
-    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx")
+def test_int8_is_smaller_and_close(tmp_path: Path, student: torch.nn.Module, fp32: Path) -> None:
+    quantize_int8(fp32, tmp_path / "int8.onnx")
     operators = {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
     assert {"MatMulInteger", "DynamicQuantizeLinear"} & operators
     rows = dataset(50, pair=False)
     parity = compare(predict_logits(student, rows), onnx_logits(tmp_path / "int8.onnx", rows), rows.labels)
     assert 0 < parity.max_difference < 0.1
     assert parity.agreement > 0.8
-    assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * (tmp_path / "fp32.onnx").stat().st_size
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * fp32.stat().st_size
 
 
-def test_the_most_sensitive_products_stay_in_fp32(tmp_path: Path, student: torch.nn.Module) -> None:
-    export_onnx(student, tmp_path / "fp32.onnx", pair=False)
-    candidates = narrowing_products(tmp_path / "fp32.onnx")
+def test_the_most_sensitive_products_stay_in_fp32(tmp_path: Path, fp32: Path) -> None:
+    candidates = narrowing_products(fp32)
     assert len(candidates) == 2  # one feed-forward output a layer
     asked: list[set[str]] = []
 
@@ -90,24 +97,23 @@ def test_the_most_sensitive_products_stay_in_fp32(tmp_path: Path, student: torch
         asked.append({node.name for node in onnx.load(path).graph.node if node.op_type == "MatMul"})
         return {0: 0.5, 1: 0.2}[len(asked) - 1]
 
-    assert most_sensitive(tmp_path / "fp32.onnx", 1, error) == candidates[1:]
+    assert most_sensitive(fp32, 1, error) == candidates[1:]
     assert [set(candidates) & left for left in asked] == [{candidates[0]}, {candidates[1]}]
-    assert most_sensitive(tmp_path / "fp32.onnx", 0, error) == []
-    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", candidates[1:])
+    assert most_sensitive(fp32, 0, error) == []
+    quantize_int8(fp32, tmp_path / "int8.onnx", candidates[1:])
     left = {node.name for node in onnx.load(tmp_path / "int8.onnx").graph.node if node.op_type == "MatMul"}
     assert candidates[1] in left
     assert candidates[0] not in left
 
 
-def test_weights_of_fp32_products_are_stored_in_8_bits(tmp_path: Path, student: torch.nn.Module) -> None:
+def test_weights_of_fp32_products_are_stored_in_8_bits(tmp_path: Path, fp32: Path) -> None:
     """The file is as small as with every product in INT8, and the runtime computes with rounded weights."""
-    export_onnx(student, tmp_path / "fp32.onnx", pair=False)
-    keep = narrowing_products(tmp_path / "fp32.onnx")
-    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "all.onnx")
-    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "kept.onnx", keep)
+    keep = narrowing_products(fp32)
+    quantize_int8(fp32, tmp_path / "all.onnx")
+    quantize_int8(fp32, tmp_path / "kept.onnx", keep)
     assert (tmp_path / "kept.onnx").stat().st_size < 1.1 * (tmp_path / "all.onnx").stat().st_size
     onnx.checker.check_model(onnx.load(tmp_path / "kept.onnx"))
-    before, after = (onnx.load(tmp_path / f"{name}.onnx").graph for name in ("fp32", "kept"))
+    before, after = (onnx.load(path).graph for path in (fp32, tmp_path / "kept.onnx"))
     exact = {weight.name: onnx.numpy_helper.to_array(weight) for weight in before.initializer}
     stored = {weight.name: onnx.numpy_helper.to_array(weight) for weight in after.initializer}
     for node in (node for node in before.node if node.name in keep):
@@ -117,15 +123,17 @@ def test_weights_of_fp32_products_are_stored_in_8_bits(tmp_path: Path, student: 
         difference = np.abs(stored[f"{name}_int8"] * stored[f"{name}_scale"] - exact[name])
         assert (difference <= 0.5001 * np.abs(exact[name]).max(axis=0) / 127).all()
     rows = dataset(50, pair=False)
-    logits = {name: onnx_logits(tmp_path / f"{name}.onnx", rows, batch_tokens=1) for name in ("fp32", "all", "kept")}
-    errors = {name: float(np.abs(found - logits["fp32"]).mean()) for name, found in logits.items()}
+    exact_logits = onnx_logits(fp32, rows, batch_tokens=1)
+    errors = {
+        name: float(np.abs(onnx_logits(tmp_path / f"{name}.onnx", rows, batch_tokens=1) - exact_logits).mean())
+        for name in ("all", "kept")
+    }
     assert 0 < errors["kept"] < 2 * errors["all"]
 
 
-def test_token_embeddings_in_4_bits(tmp_path: Path, student: torch.nn.Module) -> None:
-    export_onnx(student, tmp_path / "fp32.onnx", pair=False)
+def test_token_embeddings_in_4_bits(tmp_path: Path, student: torch.nn.Module, fp32: Path) -> None:
     for bits in (4, 8):
-        quantize_int8(tmp_path / "fp32.onnx", tmp_path / f"{bits}.onnx", embedding_bits=bits)
+        quantize_int8(fp32, tmp_path / f"{bits}.onnx", embedding_bits=bits)
     table = student.get_input_embeddings().weight.detach().numpy()
     sizes = {bits: (tmp_path / f"{bits}.onnx").stat().st_size for bits in (4, 8)}
     # A scale and half a byte of zero point for every 32 weights.
