@@ -64,7 +64,13 @@ def export_onnx(model: PreTrainedModel, path: Path, *, pair: bool) -> None:
     example = (ids, mask, torch.zeros_like(ids))[: len(names)]
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
     # As plain products and a softmax, attention is the fewest nodes.
-    with warnings.catch_warnings(), errors_only("torch.onnx"), attention(model, "eager"), first_token_only(model):
+    with (
+        warnings.catch_warnings(),
+        errors_only("torch.onnx"),
+        attention(model, "eager"),
+        first_token_only(model),
+        torch.no_grad(),  # the same graph, traced in a tenth less time
+    ):
         warnings.simplefilter("ignore")  # deprecations inside the exporter
         torch.onnx.export(
             _Logits(model.eval(), names),
