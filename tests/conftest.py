@@ -6,7 +6,7 @@ import csv
 import os
 import random
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 from potstill import environment
-from potstill.artifacts import MANIFEST, verify
+from potstill.artifacts import MANIFEST, verify, whole_folder
 from potstill.compute.processes import hold
 from potstill.config.params import Params
 from potstill.config.params_file import load_params, parse_params
@@ -85,6 +85,22 @@ def _fail_if_skipped_in_ci(report: Report) -> Report:
     return report
 
 
+def write_once(folder: Path, write: Callable[[Path], object]) -> Path:
+    """Write a folder that several workers need; the others wait for the first one and take what it has written."""
+    with hold(folder.with_name(f"{folder.name}.lock"), what=f"writing {folder.name}", wait_seconds=600):
+        if not folder.exists():
+            with whole_folder(folder) as new:
+                write(new)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def session_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for `write_once`: the same one in all workers."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if hasattr(request.config, "workerinput") else base) / "shared"
+
+
 def words(text: str) -> list[str]:
     """The words of a line."""
     return text.split()
@@ -150,17 +166,17 @@ def write_tiny_base(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_base(session_folder: Path) -> Path:
     """See `write_tiny_base`."""
-    return write_tiny_base(tmp_path_factory.mktemp("tiny_base"))
+    return write_once(session_folder / "tiny_base", write_tiny_base)
 
 
 @pytest.fixture(scope="session")
-def trained_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_teacher(session_folder: Path) -> Path:
     """A fine-tuned teacher of tests/cases/teachers/ok.csv; see `tests.teachers`."""
     from tests.teachers import write_teacher
 
-    return write_teacher(tmp_path_factory.mktemp("trained_teacher") / "bert")
+    return write_once(session_folder / "trained_teacher" / "bert", write_teacher)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from potstill.inference.profile import answer_all
 from potstill.inference.runtime import Student, Text
 from potstill.kinds.definitions.task_kinds import CARD_NAMES, KINDS
 from potstill.paths import TEST_PROFILE
-from tests.conftest import generate_rows
+from tests.conftest import generate_rows, write_once
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MAX_LENGTH = 48
 TEMPERATURE = 1.5
 LABELS = ["negative", "positive"]
 TAGS = ["O", "B-LOC", "I-LOC"]
+SPAN_LABELS = {"token_classification": TAGS, "question_answering": ["start", "end"]}
 
 
 def classifier(base: Path) -> Any:
@@ -41,14 +43,8 @@ def classifier(base: Path) -> Any:
 
 def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool = False) -> Path:
     """Write a serving folder as the export stage does; the ONNX files are created once a session."""
-    exported = base.parent / f"{base.name}-onnx-{'pair' if pair else 'single'}"
-    if not exported.exists():
-        from potstill.onnx_export.eight_bits import quantize_int8
-        from potstill.onnx_export.onnx_model import export_onnx
-
-        exported.mkdir()
-        export_onnx(classifier(base), exported / "fp32.onnx", pair=pair)
-        quantize_int8(exported / "fp32.onnx", exported / "int8.onnx")
+    name = f"{base.name}-onnx-{'pair' if pair else 'single'}"
+    exported = write_once(base.with_name(name), partial(_export_classifier, base, pair))
     folder.mkdir(parents=True)
     shutil.copyfile(exported / f"{variant}.onnx", folder / "model.onnx")
     write_served_tokenizer(base, MAX_LENGTH, folder / "tokenizer.json")
@@ -57,28 +53,45 @@ def write_serving(base: Path, folder: Path, *, variant: str = "int8", pair: bool
     return folder
 
 
+def _export_classifier(base: Path, pair: bool, folder: Path) -> None:
+    from potstill.onnx_export.eight_bits import quantize_int8
+    from potstill.onnx_export.onnx_model import export_onnx
+
+    export_onnx(classifier(base), folder / "fp32.onnx", pair=pair)
+    quantize_int8(folder / "fp32.onnx", folder / "int8.onnx")
+
+
 def write_span_model(base: Path, folder: Path, task: str, variant: str = "fp32") -> Path:
-    """Write a serving folder of a random model whose answers are spans, and the torch model to `../torch`."""
+    """Write a serving folder of a random model whose answers are spans, and the torch model to `../torch`.
+
+    The model is exported once a session.
+    """
+    exported = write_once(base.with_name(f"{base.name}-{task}"), partial(_export_span_model, base, task))
+    folder.mkdir(parents=True)
+    shutil.copyfile(exported / "model.onnx", folder / "model.onnx")
+    write_served_tokenizer(base, 16, folder / "tokenizer.json")
+    labels = SPAN_LABELS[task]
+    pair = task == "question_answering"
+    model_card = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0, stride=4)
+    write_json(folder / "model.json", model_card)
+    write_manifest(folder)
+    shutil.copytree(exported / "torch", folder.parent / "torch", dirs_exist_ok=True)
+    return folder
+
+
+def _export_span_model(base: Path, task: str, folder: Path) -> None:
     import torch
 
     from potstill.models.loading import load_classifier
     from potstill.onnx_export.onnx_model import export_onnx
 
     torch.manual_seed(4)
-    labels = TAGS if task == "token_classification" else ["start", "end"]
-    model = load_classifier(base, labels, task)  # type: ignore[arg-type]
+    model = load_classifier(base, SPAN_LABELS[task], task)  # type: ignore[arg-type]
     output = model.classifier if task == "token_classification" else model.qa_outputs
     with torch.no_grad():  # far enough apart that answers differ
         output.weight.normal_(0, 1.0)
-    folder.mkdir(parents=True)
-    pair = task == "question_answering"
-    export_onnx(model, folder / "model.onnx", pair=pair)
-    write_served_tokenizer(base, 16, folder / "tokenizer.json")
-    model_card = card(task=task, variant=variant, labels=labels, pair=pair, max_length=16, temperature=1.0, stride=4)
-    write_json(folder / "model.json", model_card)
-    write_manifest(folder)
-    model.save_pretrained(folder.parent / "torch")
-    return folder
+    export_onnx(model, folder / "model.onnx", pair=task == "question_answering")
+    model.save_pretrained(folder / "torch")
 
 
 def card(**changes: Any) -> dict[str, Any]:
