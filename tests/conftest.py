@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import random
 import signal
@@ -55,6 +56,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.xdist_group(_shared(item) or item.nodeid.partition("::")[0]))
     items.sort(key=lambda item: 0 if _shared(item) else 1 if item.path.parent.name in LONG else 2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    # What is imported and collected stays: the collector of garbage need not look through it, now or later.
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _shared(item: pytest.Item) -> str | None:
