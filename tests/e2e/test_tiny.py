@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +16,7 @@ import yaml
 from potstill.artifacts import MANIFEST, read_json, sha256_file, verify
 from potstill.compute.processes import free_port, start, stop
 from tests.e2e.conftest import Finished
-from tests.e2e.workspaces import environment, processes_in, status
+from tests.e2e.workspaces import champion, environment, processes_in, store
 
 STAGES = [
     *("ingest", "prepare", "validate", "pretrain", "tokenize", "teacher", "signals"),
@@ -26,9 +26,14 @@ STAGES = [
 # The session's first test pays for the shared run.
 
 
-def store(finished: Finished, query: str) -> list[tuple[object, ...]]:
-    with sqlite3.connect(finished.folder / "mlflow.db") as database:
-        return database.execute(query).fetchall()
+def contents(finished: Finished) -> list[list[Any]]:
+    """What a run can add to: MLflow's runs, versions and aliases, and Bentos."""
+    return [
+        store(finished.folder, "select run_uuid from runs"),
+        store(finished.folder, "select name, version from model_versions"),
+        store(finished.folder, "select name, alias, version from registered_model_aliases"),
+        [*(finished.home / "bentoml" / "bentos").glob("*/*/bento.yaml")],
+    ]
 
 
 def test_the_run_says_what_it_did_in_plain_lines(finished: Finished) -> None:
@@ -59,29 +64,26 @@ def test_every_out_has_a_manifest_that_verifies(finished: Finished) -> None:
 
 
 def test_a_second_run_executes_nothing_and_adds_nothing(finished: Finished) -> None:
-    before = (store(finished, "select count(*) from runs"), status(finished.folder, finished.home))
-    bentos = finished.run("bentoml", "list", "-o", "json")
+    before = contents(finished)
     said = finished.run("potstill", "run")
     assert [line for line in said.splitlines() if line.endswith(": current")] == [
         f"{stage}: current" for stage in STAGES
     ]
-    assert (store(finished, "select count(*) from runs"), status(finished.folder, finished.home)) == before
-    assert finished.run("bentoml", "list", "-o", "json") == bentos
-    assert len(json.loads(bentos)) == 1
+    assert contents(finished) == before
+    assert [len(items) for items in before[1:]] == [1, 1, 1]
 
 
 def test_mlflow_holds_one_parent_a_child_a_stage_and_the_evidence(finished: Finished) -> None:
-    names = [name for (name,) in store(finished, "select name from runs order by start_time")]
+    names = [name for (name,) in store(finished.folder, "select name from runs order by start_time")]
     assert sorted(map(str, names)) == sorted(["pipeline", *STAGES])
-    assert {state for (state,) in store(finished, "select distinct status from runs")} == {"FINISHED"}
+    assert {state for (state,) in store(finished.folder, "select distinct status from runs")} == {"FINISHED"}
     artifacts = {path.name for path in (finished.folder / "mlartifacts").rglob("*")}
     assert {"params.yaml", "dvc.lock", "gate.json", "model.onnx"} <= artifacts
-    version = status(finished.folder, finished.home)["versions"]["champion"]
-    assert version["version"] == "1"
-    tags = dict(store(finished, "select key, value from model_version_tags"))  # type: ignore[arg-type]
+    assert champion(finished.folder) == 1
+    tags = dict(store(finished.folder, "select key, value from model_version_tags"))  # type: ignore[arg-type]
     assert tags["potstill.candidate"] == sha256_file(finished.folder / "data/serving" / MANIFEST)
-    assert "dataset" in str(store(finished, "select name from sqlite_master")).lower()
-    assert store(finished, "select count(*) from datasets")[0][0] > 0  # type: ignore[operator]
+    assert "dataset" in str(store(finished.folder, "select name from sqlite_master")).lower()
+    assert store(finished.folder, "select count(*) from datasets")[0][0] > 0  # type: ignore[operator]
 
 
 def test_dvc_agrees_that_nothing_is_left_to_do(finished: Finished) -> None:

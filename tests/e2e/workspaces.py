@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from tests.checkout import git
 
@@ -94,10 +93,16 @@ def apply_settings(folder: Path, home: Path, settings: list[str]) -> None:
     git(folder, "commit", "-qm", "start")
 
 
-def status(folder: Path, home: Path) -> dict[str, Any]:
-    """`potstill status --json`."""
-    found: dict[str, Any] = json.loads(command("potstill", "status", "--json", cwd=folder, home=home))
-    return found
+def store(folder: Path, query: str) -> list[tuple[object, ...]]:
+    """Ask a workspace's MLflow store."""
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        return database.execute(query).fetchall()
+
+
+def champion(folder: Path) -> object:
+    """The number of the champion in a workspace's MLflow store."""
+    ((version,),) = store(folder, "select version from registered_model_aliases where alias = 'champion'")
+    return version
 
 
 def processes_in(folder: Path) -> list[str]:
