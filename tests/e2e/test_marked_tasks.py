@@ -6,6 +6,8 @@ import json
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,13 @@ STAGES = [
     *("ingest", "prepare", "validate", "pretrain", "tokenize", "teacher", "signals"),
     *("general", "distill", "finetune", "control", "proof", "export", "quantize", "evaluate"),
 ]
-SMOKE = {"texts": 8, "start_seconds": 240}
 CLASSLESS = {"min_per_class": None, "max_class_share": None}
 LONG = "the village with the doctor sister and some camera near our forest kitchen " * 8
 
 
 def run(folder: Path, rows: list[dict[str, Any]], base: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -> Path:
     path = write_jsonl(folder / "rows.jsonl", rows)
-    workspace = make_workspace(folder / "w", path, base, **(COMMON | {"smoke": SMOKE} | sections))
+    workspace = make_workspace(folder / "w", path, base, **(COMMON | sections))
     run_stages(*STAGES, monkeypatch=monkeypatch, folder=workspace)
     return workspace
 
@@ -49,11 +50,12 @@ def ask(address: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
             return error.code, error.read()
 
 
-def served(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Gate, package and smoke; the Bento's tag."""
+@contextmanager
+def service(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Gate, package and serve; yields the address of a service that answers as evaluated."""
     from tasks.gate import gate
     from tasks.package import package
-    from tasks.smoke import smoke
+    from tasks.smoke import compare_bento, served
 
     shutil.copy(REPOSITORY / "bentofile.yaml", folder)
     params = load_params(folder / "params.yaml")
@@ -61,17 +63,15 @@ def served(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     assert verdict.passed, verdict.sentence
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     packaged = package(params, folder)
-    found = smoke(params, folder, packaged.tag)
-    assert found.texts == 8
-    assert found.difference <= params.smoke.tolerance
-    return packaged.tag
+    with served(packaged.tag, tmp_path / "log.txt", 240) as address:
+        assert compare_bento(address, "", folder, packaged.path, params) <= params.smoke.tolerance
+        yield address
 
 
 def test_entities(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import pipeline
 
     from potstill.inference.runtime import Student
-    from tasks.smoke import served as start
 
     rows = tagged_rows(300)
     rows[0] = {"tokens": LONG.split(), "tags": ["B-LOC" if word == "village" else "O" for word in LONG.split()]}
@@ -106,7 +106,7 @@ def test_entities(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     texts = pq.read_table(folder / "data/prepared/test.parquet").column("text").to_pylist()
     for row, one in zip(evaluated[:5], texts, strict=False):
         assert row["served"] == [vars(entity) for entity in student.tag([one])[0].entities]
-    with start(served(folder, tmp_path, monkeypatch), tmp_path / "log.txt", 240) as address:
+    with service(folder, tmp_path, monkeypatch) as address:
         status, body = ask(address, "/v1/tag", {"texts": [text, LONG]})
         assert status == 200
         assert [(one["type"], one["text"]) for one in body["predictions"][0]["entities"]] == found
@@ -123,7 +123,6 @@ def test_questions(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from transformers import AutoModelForQuestionAnswering
 
     from potstill.inference.runtime import Student
-    from tasks.smoke import served as start
 
     rows = question_rows(400)
     prepare = {"task": "question_answering", "text": ["question", "context"], "label": {"kind": "answers"},
@@ -145,7 +144,7 @@ def test_questions(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert reply.answer == context[reply.start : reply.end]
     assert reply.windows > 1
     AutoModelForQuestionAnswering.from_pretrained(folder / "data/student")
-    with start(served(folder, tmp_path, monkeypatch), tmp_path / "log.txt", 240) as address:
+    with service(folder, tmp_path, monkeypatch) as address:
         status, body = ask(address, "/v1/answer", {"questions": [{"question": question, "context": context}]})
         assert status == 200
         assert body["predictions"][0]["answer"] == reply.answer
