@@ -149,7 +149,7 @@ def promote(place: Place, content: str, tag: str) -> None:
 def test_a_new_champion_takes_over_without_a_lost_request(place: Place, following: Following) -> None:
     old, new = place.tags
     assert following.bento() == old
-    with load(following.address, BODY) as seen:
+    with load(following.address, BODY, pause_seconds=0.03) as seen:
         time.sleep(0.5)
         promote(place, "two", new)
         following.wait(f"{new} answers now, {old} is drained")
@@ -171,7 +171,7 @@ def test_a_new_champion_takes_over_without_a_lost_request(place: Place, followin
 def test_a_bento_that_is_not_whole_is_not_served_and_the_old_one_stays(place: Place, following: Following) -> None:
     old, new = place.tags
     flip_byte(bento_path(new) / "src/data/serving/model.onnx")
-    with load(following.address, BODY, clients=2) as seen:
+    with load(following.address, BODY, clients=2, pause_seconds=0.03) as seen:
         promote(place, "two", new)
         following.wait(f"{old} stays; {new} is not served: {new} did not start")
     assert "model.onnx is altered" in following.said()
