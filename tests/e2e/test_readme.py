@@ -34,6 +34,7 @@ SETTINGS = [
     "evaluate.latency_texts=10",
     "evaluate.throughput_texts=40",
     "evaluate.rounds=1",
+    "evaluate.bootstrap=1000",
     # One of 25 dev rows is 4 points.
     "export.int8_min_agreement=0.8",
     "export.int8_max_accuracy_drop=0.1",
@@ -45,7 +46,7 @@ SETTINGS = [
     "gate.max_ece=null",
     "gate.min_speedup=null",
     "gate.min_advantage=null",
-    "search.trials=2",
+    "search.trials=1",
     "search.evaluations_per_epoch=1",
     "search.static={dimensions: [64], epochs: 2, learning_rate: 5.0e-3, batch_tokens: 8192}",
 ]
