@@ -56,5 +56,5 @@ def test_one_promoter_wins_on_postgresql_directly_and_through_a_server(
     with postgres() as uri:
         check_rollback(check_race(uri, tmp_path / "direct", monkeypatch, "direct"))
         with mlflow_server(uri, tmp_path) as address:
-            served = check_race(address, tmp_path / "served", monkeypatch, "served", promoters=8, rounds=5)
+            served = check_race(address, tmp_path / "served", monkeypatch, "served", promoters=8)
             check_rollback(served)
