@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from potstill.errors import PublishError
+from potstill.errors import PublishError, redacted
 from potstill.paths import DVC_LOCK, METRICS
 from potstill.progress import say
 
@@ -98,5 +98,5 @@ def _output(workspace: Path, command: list[str], advice: str) -> str:
     if done.returncode:
         words = " ".join(word for word in command if not word.startswith(("-", sys.prefix)))
         said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise PublishError(f"schedule.results_branch: `{words}` failed in {workspace} ({said}); {advice}")
+        raise PublishError(f"schedule.results_branch: `{words}` failed in {workspace} ({redacted(said)}); {advice}")
     return done.stdout.strip()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from potstill.causes import causes, full_disk
-from potstill.errors import PotstillError, RegistryError, StoreError
+from potstill.errors import PotstillError, RegistryError, StoreError, redacted
 from potstill.progress import say
 from potstill.registry.scratch_folders import process_folder
 
@@ -342,18 +342,13 @@ def _reason(error: Exception, text: str, uri: str) -> str:
             return "no answer in time"
     if (status := re.search(r"too many (\d+) error responses", text)) is not None:
         return f"it answers with status {status[1]}"
-    return text.replace(uri, redacted(uri))[:300]
+    return redacted(text)[:300]
 
 
 def _hanging(uri: str) -> str:
     if uri.startswith("sqlite"):
         return f"MLflow at {redacted(uri)} is locked by another process"
     return f"MLflow at {redacted(uri)} does not answer (nothing came in {_patience.seconds:.0f} s)"
-
-
-def redacted(uri: str) -> str:
-    """Remove user and password from a URI, for printing."""
-    return re.sub(r"(?<=://)[^/@]*@", "", uri)
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------
