@@ -262,7 +262,7 @@ class PublishError(PotstillError):
 
 
 class ToolError(PotstillError):
-    """A tool or setting of this machine is missing; `potstill doctor` says which."""
+    """A tool, package, right or setting of this machine is missing; `potstill doctor` says which."""
 
     exit_code = 60
 

@@ -222,7 +222,7 @@ def bounded(uri: str, function: Callable[[], T], *, transfer: bool = False) -> T
             seconds_left = begin + _patience.seconds - time.monotonic()
             if not _patience.retries or seconds_left < _RETRY_SECONDS:
                 raise
-            say(f"{error.message}; asking again for up to {seconds_left / 60:.0f} more minutes")
+            say(f"{error.args[0]}; asking again for up to {seconds_left / 60:.0f} more minutes")
             time.sleep(_RETRY_SECONDS)
 
 
@@ -273,11 +273,10 @@ def _join(thread: threading.Thread, uri: str, fixed_patience: Patience | None, b
 
 
 class _UnreachableError(StoreError):
-    """The store is unreachable now and may come back soon."""
+    """The store is unreachable now and may come back soon. Its argument says why; what to do comes with `str`."""
 
-    def __init__(self, message: str) -> None:
-        self.message = message
-        super().__init__(f"{message}; see that it runs and can be reached, then run again")
+    def __str__(self) -> str:
+        return f"{self.args[0]}; see that it runs and can be reached, then run again"
 
 
 # --- translation of errors --------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import pickle
 import socket
 import sqlite3
 import threading
@@ -95,6 +96,8 @@ def test_an_unreachable_store(uri: str, sentence: str, tmp_path: Path, monkeypat
         champion_at(uri.format(port=free_port()), tmp_path, monkeypatch)
     assert "secret" not in str(raised.value)
     assert raised.value.exit_code == 53
+    # `potstill status` and the steps of a run receive it from another process.
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
 
 
 @pytest.mark.parametrize(
