@@ -128,7 +128,7 @@ def list_folder(folder: str) -> dict[str, InputFile]:
     with store_errors(folder):
         files.invalidate_cache()
         if not files.isdir(path):
-            raise FetchError(f"{folder} is not there or is no folder; create it, or name another one")
+            raise FetchError(f"{redacted(folder)} is not there or is no folder; create it, or name another one")
         return {file.path.removeprefix(f"{path}/"): file for file in _known_files(files, path, files.find(path))}
 
 
