@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from potstill.errors import DiskFullError
+from potstill.errors import DiskFullError, ToolError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # Messages of libraries whose exceptions have no errno: the C library, SQLite, and safetensors (Rust).
@@ -24,10 +25,12 @@ _NO_SPACE_WORDS = (
 )
 # NumPy and torch only report that less was written than was requested.
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written|enforce fail at inline_container|PytorchStreamWriter failed")
-# Failures of the machine that no code can avoid: permissions, a read-only or broken disk, limits on files and memory.
-_MACHINE_ERRNOS = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ELOOP}
-)
+# What this user may not do, or nobody in a workspace that is read-only.
+DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# Failures of the machine that no code can avoid: permissions, a broken disk, limits on files and memory.
+_MACHINE_ERRNOS = DENIED | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ELOOP}
+# Their modules are here; any other that is not found is a package that is not installed.
+_OUR_PACKAGES = frozenset({"potstill", "tasks", "flows"})
 # Tools whose exceptions are about their own state, by the package that defines the exception.
 _TOOLS = {
     "mlflow": "MLflow",
@@ -89,6 +92,19 @@ def _disk_full(target: str) -> DiskFullError:
     )
 
 
+def missing_from_machine(error: Exception) -> ToolError | None:
+    """Return the error to show if a file may not be used or a package is not installed, else None."""
+    if isinstance(error, OSError) and error.errno in DENIED and error.filename is not None:
+        return ToolError(
+            f"{error.filename} cannot be used ({error.strerror}); give this user the right to it, or work in a copy"
+        )
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in _OUR_PACKAGES:
+        return ToolError(
+            f"the package {error.name} is not installed at {sys.executable}; install what requirements.lock names"
+        )
+    return None
+
+
 def unexpected(error: Exception, log: Path) -> tuple[str, int]:
     """Return the message and the exit code for an exception that is none of Potstill's errors.
 
@@ -98,8 +114,8 @@ def unexpected(error: Exception, log: Path) -> tuple[str, int]:
         error: the exception that reached the top level.
         log: file for the traceback; left out if it cannot be written.
     """
-    if (disk := full_disk(error, Path.cwd())) is not None:
-        return str(disk), disk.exit_code
+    if (known := full_disk(error, Path.cwd()) or missing_from_machine(error)) is not None:
+        return str(known), known.exit_code
     traceback_note = ""
     with suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,15 @@ The codes are part of the command line's contract (docs/errors.md lists them). A
 
 from __future__ import annotations
 
+import re
+
+_USER_OF_URL = re.compile(r"(?<=://)[^/\s]*@")
+
+
+def redacted(text: str) -> str:
+    """Replace user and password of every URL in a text by `***`, since no message or file shows them."""
+    return _USER_OF_URL.sub("***@", text)
+
 
 class PotstillError(Exception):
     """A failure whose cause the user can act on. `str(error)` is the whole message; it is shown without a traceback."""
@@ -253,7 +262,7 @@ class PublishError(PotstillError):
 
 
 class ToolError(PotstillError):
-    """A tool or setting of this machine is missing; `potstill doctor` says which."""
+    """A tool, package, right or setting of this machine is missing; `potstill doctor` says which."""
 
     exit_code = 60
 

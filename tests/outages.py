@@ -1,10 +1,10 @@
-"""Servers that are away for a while: a door in front of one, which can be closed and opened again."""
+"""Servers that are away for a while, or whose answers are lost: a door in front of one, which can be closed."""
 
 from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from threading import Thread
+from threading import Event, Thread
 
 from potstill.compute.processes import free_port
 
@@ -14,10 +14,12 @@ class Door:
 
     Attributes:
         port: what clients connect to.
+        unanswered: bytes of requests that reach the server and whose answer is lost, each once.
     """
 
     def __init__(self, target: int) -> None:
         self._target = target
+        self.unanswered: list[bytes] = []
         self._ends: list[socket.socket] = []
         self.port = free_port()
         self.open()
@@ -39,12 +41,22 @@ class Door:
                 client, _ = listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._target))
                 self._ends += [client, server]
-                for source, target in ((client, server), (server, client)):
-                    Thread(target=_copy, args=(source, target), daemon=True).start()
+                silenced = Event()
+                Thread(target=self._ask, args=(client, server, silenced), daemon=True).start()
+                Thread(target=_answer, args=(server, client, silenced), daemon=True).start()
+
+    def _ask(self, client: socket.socket, server: socket.socket, silenced: Event) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                for request in [request for request in self.unanswered if request in data]:
+                    self.unanswered.remove(request)
+                    silenced.set()
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def _answer(server: socket.socket, client: socket.socket, silenced: Event) -> None:
     with suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
+        while (data := server.recv(65536)) and not silenced.is_set():
+            client.sendall(data)
+        client.shutdown(socket.SHUT_RDWR)

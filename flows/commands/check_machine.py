@@ -16,7 +16,7 @@ from flows.commands.finding import Finding
 from potstill import environment
 from potstill.compute.processes import listen, usable_cores
 from potstill.config.params_file import load_params
-from potstill.errors import ParamsError, PotstillError, SignatureError, ToolError
+from potstill.errors import ParamsError, PotstillError, SignatureError, StoreError, ToolError
 from potstill.paths import DVC_FILE, PARAMS
 
 DISK_GB = 5.0
@@ -145,6 +145,8 @@ def _registry(workspace: Path) -> Finding:
         champion = registry.champion()
         if champion is not None:
             registry.verify(champion)
+    except StoreError as error:
+        return Finding("registry", False, str(error))
     except PotstillError as error:
         return Finding("registry", False, str(error), "docs/operating.md says how the registry is repaired")
     state = f"champion version {champion.version} is intact" if champion else "no champion yet"

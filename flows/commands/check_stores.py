@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flows.commands.finding import Finding
+from potstill.causes import missing_from_machine
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.errors import ChecksumError, ParamsError, PotstillError
@@ -31,8 +32,11 @@ def check_stores(workspace: Path) -> Iterator[Finding]:
     for name, check in checks.items():
         try:
             yield from list(check(workspace, params)) or [Finding(name, True, "nothing disagrees")]
-        except PotstillError as error:
-            yield Finding(name, False, str(error))
+        except Exception as error:
+            known = error if isinstance(error, PotstillError) else missing_from_machine(error)
+            if known is None:
+                raise
+            yield Finding(name, False, str(known))
 
 
 def _versions(workspace: Path, params: Params) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +45,13 @@ class Graph:
             raise ToolError(f"{workspace} is no workspace: it has no dvc.yaml; `potstill init DIR` makes one")
         self._workspace = workspace.resolve()
         with dvc_errors(self._workspace):
+            from dvc.lock import LockNoop
             from dvc.repo import Repo
 
             logging.getLogger("dvc").setLevel(logging.CRITICAL)
             self._repo: Any = Repo(str(workspace))
+            if not os.access(self._repo.tmp_dir, os.W_OK):
+                self._repo.lock = LockNoop()  # in a workspace that is read-only no other command can be at work either
             self._stages: dict[str, Any] = {}
             self._read()
         _check_sections(workspace)

@@ -123,15 +123,23 @@ class Recorder:
 
     def _write(self, path: Path) -> None:
         if path.exists():
-            record = tracking.read_record(path)
-            self._runs[record.stage] = tracking.write_stage_run(self._workspace, record, self._ensure_parent())
-            path.unlink()
+            stage, run_id = self._write_record(path, self._ensure_parent())
+            self._runs[stage] = run_id
 
     def _write_left_over(self, records: list[Path]) -> None:
         tracking.end_stale_runs(self._workspace, self._project)
         for path in records:
-            tracking.write_stage_run(self._workspace, tracking.read_record(path), None)
-            path.unlink()
+            self._write_record(path, None)
+
+    def _write_record(self, path: Path, parent: str | None) -> tuple[str, str]:
+        """Create the run of a record, and remove the record; return the stage and the run's id.
+
+        Whoever is killed between the two leaves a record with a run, which its key finds again.
+        """
+        record = tracking.read_record(path)
+        run_id = tracking.write_stage_run(self._workspace, record, parent, key=path.stem)
+        path.unlink()
+        return record.stage, run_id
 
     def _end(self, status: str, metrics: Mapping[str, float], outs: Mapping[str, str], tags: Mapping[str, str]) -> None:
         assert self.parent_id is not None

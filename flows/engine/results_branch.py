@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from potstill.errors import PublishError
+from potstill.errors import PublishError, redacted
 from potstill.paths import DVC_LOCK, METRICS
 from potstill.progress import say
 
@@ -68,7 +68,7 @@ def push_results(workspace: Path, prefix: str) -> str:
     commit = commit_results(workspace)
     branch = f"{prefix}/{commit[:12]}"
     advice = "correct the remote or its credentials, and run again: nothing is computed twice"
-    _dvc(workspace, "push", "--quiet", advice=advice)
+    _dvc(workspace, "push", advice=advice)  # with --quiet DVC does not say what failed
     _git(workspace, "push", "--quiet", REMOTE, f"HEAD:refs/heads/{branch}", advice=advice)
     say(f"push: branch {branch} of {REMOTE} has the run's dvc.lock, DVC's remote its data")
     return branch
@@ -97,6 +97,7 @@ def _output(workspace: Path, command: list[str], advice: str) -> str:
         ) from error
     if done.returncode:
         words = " ".join(word for word in command if not word.startswith(("-", sys.prefix)))
-        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise PublishError(f"schedule.results_branch: `{words}` failed in {workspace} ({said}); {advice}")
+        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
+        said = next((line for line in lines if line.startswith("ERROR: ")), lines[-1])  # DVC ends with where to ask
+        raise PublishError(f"schedule.results_branch: `{words}` failed in {workspace} ({redacted(said)}); {advice}")
     return done.stdout.strip()

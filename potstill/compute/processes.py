@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 import signal
@@ -17,10 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from potstill.causes import DENIED
 from potstill.errors import BusyError, ToolError
 
 _PR_SET_PDEATHSIG = 1
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -162,7 +161,7 @@ def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        if error.errno not in _READ_ONLY:
+        if error.errno not in DENIED:
             raise
         raise ToolError(
             f"{lock.parent} cannot be written ({error.strerror}), which {what} needs; make it writable "

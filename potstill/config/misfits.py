@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from types import UnionType
@@ -11,10 +10,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-Sections = Mapping[str, Any]
+from potstill.errors import redacted
 
-# User and password of a URL, which no message shows.
-_PASSWORD = re.compile(r"(?<=://)[^/@]*@")
+Sections = Mapping[str, Any]
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
@@ -88,7 +86,7 @@ def _explain(sections: Sections, item: dict[str, Any]) -> str:
     message = message[:1].lower() + message[1:]
     if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{key}: {message}" if key else message
-    return f"{key} = {_PASSWORD.sub('***@', repr(item['input']))}: {message}"
+    return f"{key} = {redacted(repr(item['input']))}: {message}"
 
 
 def _walk(sections: Sections, path: list[str]) -> tuple[list[str], Any]:

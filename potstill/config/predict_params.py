@@ -23,6 +23,8 @@ class Predict(MetricsAddress):
     alarm: str | int | None = None
     """Label whose probability alarms: `--explain` also explains the answers that give it the highest one.
     null: none."""
+    escape_formulas: bool = False
+    """Whether a text of CSV that a spreadsheet takes for a formula gets an apostrophe before it. Numbers get none."""
     threads: NonNegativeInt = 0
     """Windows computed at the same time, each on one core. 0: one per core."""
     settle_seconds: PositiveFloat = 2.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from potstill.artifacts import remove_unfinished, write_text
-from potstill.errors import ToolError
+from potstill.errors import ToolError, redacted
 from potstill.inference.runtime import Text
 
 # The file of the profile, and the suffixes of the files that a service writes for a window.
@@ -113,7 +113,7 @@ def file_system(location: str) -> tuple[Any, str]:
     try:
         files, path = fsspec.core.url_to_fs(location)
     except (ImportError, ValueError) as error:
-        raise ToolError(f"{location} cannot be opened: {' '.join(str(error).split())}") from error
+        raise ToolError(redacted(f"{location} cannot be opened: {' '.join(str(error).split())}")) from error
     return files, path
 
 
@@ -140,12 +140,12 @@ def require_package(location: str) -> None:
     if kind in registry:
         return
     if kind not in known_implementations:
-        raise ToolError(f"{location} cannot be opened: fsspec knows no {kind}:// (docs/watching.md)")
+        raise ToolError(f"{redacted(location)} cannot be opened: fsspec knows no {kind}:// (docs/watching.md)")
     package = known_implementations[kind]["class"].partition(".")[0]
     if find_spec(package) is None:
         raise ToolError(
-            f"{location} needs the package {package}, which is not installed; install it where the service runs, for a "
-            "Bento by adding it to python.packages of bentofile.yaml (docs/watching.md)"
+            f"{redacted(location)} needs the package {package}, which is not installed; install it where the service "
+            "runs, for a Bento by adding it to python.packages of bentofile.yaml (docs/watching.md)"
         )
 
 

@@ -111,7 +111,13 @@ def predict_files(
     selection = Selection(texts, columns, settings.max_characters)
     answer_columns = AnswerColumns(model.card, model.name, model.abstain_below, settings.prefix)
     passed = _check_files(files, selection, answer_columns, needs_columns=file_format == "csv")
-    rows = OutputRows(file_format, passed, tuple(answer_columns.schema.names), chosen=columns is not None)
+    rows = OutputRows(
+        file_format,
+        passed,
+        tuple(answer_columns.schema.names),
+        chosen=columns is not None,
+        escape_formulas=settings.escape_formulas,
+    )
     run = _description(files, model, selection, settings, plan)
     with parts.held():
         summary = parts.begin(run)
@@ -183,6 +189,7 @@ def _description(
         "max_characters": settings.max_characters,
         "window_rows": settings.window_rows,
         "prefix": settings.prefix,
+        "escape_formulas": settings.escape_formulas,
         "explain": None if plan is None else asdict(plan),
     }
 

@@ -12,7 +12,7 @@ from typing import IO, Any, Literal
 
 import pyarrow as pa
 
-from potstill.errors import FetchError, FormatError, PotstillError
+from potstill.errors import FetchError, FormatError, PotstillError, redacted
 from potstill.inference.window_store import file_system
 
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -35,7 +35,7 @@ class InputFile:
     """A file to predict.
 
     Attributes:
-        location: its path or URL, as messages name it.
+        location: its path or URL without a password, as messages name it.
         format: the format of its rows.
         codec: how it is packed; None: it is not.
         size: its bytes, as it is stored; 0 where the store does not say.
@@ -102,7 +102,7 @@ def _matching(item: str, output: str) -> list[InputFile]:
     files, path = file_system(item)
     with store_errors(item):
         if files.isfile(path):
-            return [_input_file(files, path, item)]
+            return [_input_file(files, path, redacted(item))]
         is_pattern = any(sign in path for sign in "*?[")
         names = files.glob(path) if is_pattern else files.find(path)
         if is_pattern:
@@ -111,7 +111,9 @@ def _matching(item: str, output: str) -> list[InputFile]:
         names = [name for name in names if name not in written and not name.startswith(f"{output}.parts/")]
         listed = _known_files(files, path, names)
     if not listed:
-        raise FetchError(f"{item}: no file there; name a file, a folder or a pattern of {', '.join(FORMATS)} files")
+        raise FetchError(
+            f"{redacted(item)}: no file there; name a file, a folder or a pattern of {', '.join(FORMATS)} files"
+        )
     return listed
 
 
@@ -126,7 +128,7 @@ def list_folder(folder: str) -> dict[str, InputFile]:
     with store_errors(folder):
         files.invalidate_cache()
         if not files.isdir(path):
-            raise FetchError(f"{folder} is not there or is no folder; create it, or name another one")
+            raise FetchError(f"{redacted(folder)} is not there or is no folder; create it, or name another one")
         return {file.path.removeprefix(f"{path}/"): file for file in _known_files(files, path, files.find(path))}
 
 
@@ -146,7 +148,7 @@ def _is_hidden(name: str) -> bool:
 def _location(files: Any, path: str) -> str:
     """Name a listed file: relative to the current folder where it is below that."""
     if "file" not in files.protocol:
-        return str(files.unstrip_protocol(path))
+        return redacted(files.unstrip_protocol(path))
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
@@ -225,13 +227,13 @@ def store_errors(location: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise FetchError(
-            f"{location} cannot be read ({cause_of(error)}); check the name and that it may be read"
+            f"{redacted(location)} cannot be read ({cause_of(error)}); check the name and that it may be read"
         ) from error
 
 
 def cause_of(error: Exception) -> str:
     """Describe an error of a store in a few words."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:160] or type(error).__name__
+    return getattr(error, "strerror", None) or redacted(" ".join(str(error).split()))[:160] or type(error).__name__
 
 
 def state_of(info: Mapping[str, Any]) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,10 @@ from potstill.prediction.row_batches import LINE
 
 OutputFormat = Literal["parquet", "jsonl", "csv"]
 _FORMATS: dict[str, OutputFormat] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+# How a cell begins that a spreadsheet takes for a formula (OWASP, "CSV Injection"); the last four are of full width.
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+# Without a name or a sign of an operation, so that it computes nothing.
+_SIGNED_NUMBER = re.compile(r"[+-][\d.,]+([eE][+-]?\d+)?%?")
 
 
 def output_format(output: Path) -> OutputFormat:
@@ -43,16 +46,18 @@ class OutputRows:
         columns: the columns that are passed on; None: all keys of JSON lines, which then may differ.
         added: the columns of the answers.
         chosen: whether the user has chosen the columns, so that other keys of JSON lines are left out.
+        escape_formulas: whether a text of CSV that a spreadsheet takes for a formula gets an apostrophe before it.
     """
 
     format: OutputFormat
     columns: tuple[str, ...] | None
     added: tuple[str, ...]
     chosen: bool = False
+    escape_formulas: bool = False
 
     def header(self) -> bytes:
         """Encode what comes before the first row."""
-        return _csv_lines([[*(self.columns or ()), *self.added]]) if self.format == "csv" else b""
+        return self._csv([[*(self.columns or ()), *self.added]]) if self.format == "csv" else b""
 
     def encode(self, rows: pa.Table, answers: pa.Table) -> bytes:
         """Encode rows with their answers.
@@ -74,8 +79,12 @@ class OutputRows:
         records = [passed | answer for passed, answer in zip(objects, answers.to_pylist(), strict=True)]
         if self.format == "csv":
             names = [*(self.columns or ()), *self.added]
-            return _csv_lines([[cell(record.get(name)) for name in names] for record in records])
+            return self._csv([[cell(record.get(name)) for name in names] for record in records])
         return "".join(f"{_json(record)}\n" for record in records).encode()
+
+    def _csv(self, rows: Sequence[Sequence[str]]) -> bytes:
+        lines = (",".join(_field(text, escape=self.escape_formulas) for text in row) for row in rows)
+        return "".join(f"{line}\n" for line in lines).encode()
 
     def _objects(self, rows: pa.Table) -> list[dict[str, Any]]:
         """Read JSON lines again, with the keys that are passed on."""
@@ -156,7 +165,14 @@ def cell(value: Any) -> str:
     return _json(value) if isinstance(value, (dict, list, tuple, bool)) else str(_plain(value))
 
 
-def _csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+def _field(text: str, *, escape: bool) -> str:
+    """Quote a text for CSV where it needs it (RFC 4180), and always if a spreadsheet may take it for a formula.
+
+    Python's `csv` cannot quote single fields, and leaves a carriage return bare.
+    """
+    formula = text.startswith(_FORMULA)
+    if formula and escape and not _SIGNED_NUMBER.fullmatch(text):
+        text = f"'{text}"
+    if formula or "," in text or '"' in text or "\n" in text or "\r" in text:
+        return '"' + text.replace('"', '""') + '"'
+    return text

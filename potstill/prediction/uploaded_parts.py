@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from potstill.artifacts import canonical_json, sha256_text
-from potstill.errors import ChecksumError, OutputError, PotstillError
+from potstill.errors import ChecksumError, OutputError, PotstillError, redacted
 from potstill.inference.window_store import UrlStore, file_system
 from potstill.paths import PREDICTED
 from potstill.prediction.input_files import cause_of, state_of
@@ -33,9 +33,9 @@ class UploadedParts(OutputParts):
     def __init__(self, url: str) -> None:
         folder, _, name = url.rpartition("/")
         if "://" not in folder:
-            raise OutputError(f"{url} names no folder or bucket; write it as scheme://folder/{name}")
+            raise OutputError(f"{redacted(url)} names no folder or bucket; write it as scheme://folder/{name}")
         super().__init__(PREDICTED / sha256_text(url)[:16] / name)
-        self._url = url
+        self._url = redacted(url)  # for messages
         self._files, self.path = file_system(url)
         self._folder = self.path.rpartition("/")[0]
         self._store = UrlStore(folder)

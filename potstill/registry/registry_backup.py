@@ -40,13 +40,13 @@ from potstill.errors import (
     PotstillError,
     RegistryError,
     UnsafeFileError,
+    redacted,
 )
 from potstill.paths import ARTIFACTS, DVC_LOCK, PARAMS, REGISTRY_LOCK, RUN_LOCK, STORE
 from potstill.registry.artifact_locations import open_database, relocate
 from potstill.registry.ledger import START
 from potstill.registry.promotion import Registry
 from potstill.registry.scratch_folders import scratch_folder
-from potstill.registry.store_calls import redacted
 from potstill.registry.store_reader import reader
 from potstill.registry.tracking import tracking_uri
 

@@ -19,14 +19,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from potstill.causes import causes, full_disk
-from potstill.errors import PotstillError, RegistryError, StoreError
+from potstill.errors import PotstillError, RegistryError, StoreError, redacted
 from potstill.progress import say
 from potstill.registry.scratch_folders import process_folder
 
@@ -77,8 +77,8 @@ _TRANSFER = Patience(seconds=float("inf"), request_seconds=60, retries=False)
 _NOTICE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
 _TRANSFERS = frozenset({"log_artifact", "log_artifacts", "log_model_artifacts", "download_artifacts"})
-# The tag by which a run is known before its id is.
-_RUN_KEY = "potstill.run_key"
+# The tag by which a run, a logged model or a version is known before its id is.
+_KEY = "potstill.key"
 _REQUEST_SECONDS = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "PGCONNECT_TIMEOUT": "5"}
 
@@ -142,20 +142,47 @@ class _BoundedClient:
 
         return call
 
-    def create_run(self, experiment_id: str, *, tags: Mapping[str, str] | None = None, **options: Any) -> Any:
-        """Create a run once: one whose answer was lost is looked for before another is created."""
-        key = uuid.uuid4().hex
-        attempts = itertools.count()
+    def create_run(self, experiment_id: str, *, key: str | None = None, **options: Any) -> Any:
+        """Create a run once.
 
-        def create() -> Any:
-            query = f"tags.`{_RUN_KEY}` = '{key}'"
-            created = self._client.search_runs([experiment_id], query) if next(attempts) else []
+        Args:
+            experiment_id: id of its experiment.
+            key: the key with which an earlier process may have created it, so that it is looked for; None: none has.
+            options: those of MLflow's client.
+        """
+        create = functools.partial(self._client.create_run, experiment_id)
+        return self._create_once(create, lambda query: self._client.search_runs([experiment_id], query), options, key)
+
+    def create_logged_model(self, experiment_id: str, **options: Any) -> Any:
+        """Create a logged model once."""
+        create = functools.partial(self._client.create_logged_model, experiment_id)
+        return self._create_once(
+            create, lambda query: self._client.search_logged_models([experiment_id], query), options
+        )
+
+    def create_model_version(self, name: str, source: str, **options: Any) -> Any:
+        """Create a version once."""
+        create = functools.partial(self._client.create_model_version, name, source)
+        return self._create_once(
+            create, lambda query: self._client.search_model_versions(f"name = '{name}' and {query}"), options
+        )
+
+    def _create_once(
+        self, create: Callable[..., Any], search: Callable[[str], Any], options: dict[str, Any], key: str | None = None
+    ) -> Any:
+        """Create what MLflow gives a new id each time, unless an attempt without an answer has created it."""
+        attempts = itertools.count(0 if key is None else 1)
+        key = key or uuid.uuid4().hex
+        tags = {**(options.pop("tags", None) or {}), _KEY: key}
+
+        def attempt() -> Any:
+            created = search(f"tags.`{_KEY}` = '{key}'") if next(attempts) else []
             if created:
                 return created[0]
             with _single_request():
-                return self._client.create_run(experiment_id, tags={**(tags or {}), _RUN_KEY: key}, **options)
+                return create(tags=tags, **options)
 
-        return bounded(self._uri, create)
+        return bounded(self._uri, attempt)
 
 
 @contextmanager
@@ -195,7 +222,7 @@ def bounded(uri: str, function: Callable[[], T], *, transfer: bool = False) -> T
             seconds_left = begin + _patience.seconds - time.monotonic()
             if not _patience.retries or seconds_left < _RETRY_SECONDS:
                 raise
-            say(f"{error.message}; asking again for up to {seconds_left / 60:.0f} more minutes")
+            say(f"{error.args[0]}; asking again for up to {seconds_left / 60:.0f} more minutes")
             time.sleep(_RETRY_SECONDS)
 
 
@@ -246,11 +273,10 @@ def _join(thread: threading.Thread, uri: str, fixed_patience: Patience | None, b
 
 
 class _UnreachableError(StoreError):
-    """The store is unreachable now and may come back soon."""
+    """The store is unreachable now and may come back soon. Its argument says why; what to do comes with `str`."""
 
-    def __init__(self, message: str) -> None:
-        self.message = message
-        super().__init__(f"{message}; see that it runs and can be reached, then run again")
+    def __str__(self) -> str:
+        return f"{self.args[0]}; see that it runs and can be reached, then run again"
 
 
 # --- translation of errors --------------------------------------------------------------------------------------------
@@ -315,18 +341,13 @@ def _reason(error: Exception, text: str, uri: str) -> str:
             return "no answer in time"
     if (status := re.search(r"too many (\d+) error responses", text)) is not None:
         return f"it answers with status {status[1]}"
-    return text.replace(uri, redacted(uri))[:300]
+    return redacted(text)[:300]
 
 
 def _hanging(uri: str) -> str:
     if uri.startswith("sqlite"):
         return f"MLflow at {redacted(uri)} is locked by another process"
     return f"MLflow at {redacted(uri)} does not answer (nothing came in {_patience.seconds:.0f} s)"
-
-
-def redacted(uri: str) -> str:
-    """Remove user and password from a URI, for printing."""
-    return re.sub(r"(?<=://)[^/@]*@", "", uri)
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------

@@ -245,8 +245,15 @@ def is_running(workspace: Path, run_id: str) -> bool:
     return str(client(workspace).get_run(run_id).info.status) == "RUNNING"
 
 
-def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) -> str:
-    """Create a finished run from a record, and return its id."""
+def write_stage_run(workspace: Path, record: StageRecord, parent: str | None, key: str | None = None) -> str:
+    """Create a finished run from a record, and return its id.
+
+    Args:
+        workspace: the workspace.
+        record: the record.
+        parent: id of the pipeline's run, or None.
+        key: key of the record. A run that was created with it before is completed; None: another run each time.
+    """
     from mlflow.entities import Metric
 
     store = client(workspace)
@@ -255,7 +262,8 @@ def write_stage_run(workspace: Path, record: StageRecord, parent: str | None) ->
     tags = {STAGE: record.stage, OUTS: record.outs, **_workspace_tags(workspace), **record.tags}
     tags |= {_PARENT: parent} if parent else {}
     experiment = experiment_id(workspace, record.project)
-    run_id: str = store.create_run(experiment, start_time=start, tags=tags, run_name=record.stage).info.run_id
+    run = store.create_run(experiment, start_time=start, tags=tags, run_name=record.stage, key=key)
+    run_id = str(run.info.run_id)
     series = [Metric(name, value, end, step) for step, name, value in record.history]
     series += [Metric(name, value, end, 0) for name, value in record.metrics.items()]
     store.log_batch(run_id, metrics=series, params=_entries(record.params))

@@ -135,6 +135,18 @@ TRIALS = (
         "tests/chaos/poisoned.py::test_a_file_of_the_system_is_no_data",
     ),
     Trial(
+        "poison", "a formula", "CSV that `potstill predict` writes", "in quotes, and with an apostrophe on request",
+        "tests/potstill/prediction/test_output_rows.py::test_a_formula_in_csv_gets_an_apostrophe_on_request",
+    ),
+    Trial(
+        "poison", "a formula and a script", "the report", "text",
+        "tests/potstill/evaluation/test_report.py::test_the_page_is_balanced_self_contained_and_escaped",
+    ),
+    Trial(
+        "outages", "a server whose answers are lost", "MLflow, in a registration", "nothing is created twice",
+        "tests/potstill/registry/test_mlflow_server.py::test_what_was_created_without_an_answer_is_not_created_again",
+    ),
+    Trial(
         "outages", "a server that is away, and back", "MLflow, in a run", "the run waits, says so, and goes on",
         "tests/potstill/registry/test_store_calls.py"
         "::test_a_run_waits_for_a_server_that_restarts_and_prints_a_notice",

@@ -12,6 +12,7 @@ import pytest
 from flows.commands.check_machine import findings
 from flows.commands.check_stores import check_stores
 from flows.commands.finding import Finding
+from potstill.artifacts import write_text
 from potstill.registry.promotion import Registry
 from potstill.serving.launch import bento_path
 from tests.conftest import REPOSITORY
@@ -107,3 +108,32 @@ def test_doctor_notes_a_run_that_only_prefect_takes_for_going_on(tmp_path: Path,
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         (finding,) = store_findings(tmp_path)["prefect"]
     assert (finding.ok, "http://127.0.0.1:1/api does not answer" in finding.line) == (False, True)
+
+
+# The checks of `potstill doctor` that need DVC and MLflow, and a command that has to write.
+LOOK = """
+from pathlib import Path
+from flows.cli import main
+from flows.commands.check_stores import check_stores
+print(*(finding.line for finding in check_stores(Path.cwd())), sep="\\n")
+main()
+"""
+
+
+def test_a_workspace_that_is_read_only_is_looked_at_and_left_alone(offline_toy: Toy) -> None:
+    folder = offline_toy.folder
+    write_text(folder / "dvc.lock", "schema: '2.0'\nstages: {}\n")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} && cd {folder}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("no process may mount a file system here")
+    command = f'{mount} && exec {sys.executable} -c "$1" status'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command, "sh", LOOK], env=offline_toy.variables, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    agreed = [f"ok   {name:<10} nothing disagrees" for name in ("versions", "bentos", "cache", "prefect")]
+    assert done.stdout.splitlines() == agreed, done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (60, 1), done.stderr
+    assert "cannot be used (Read-only file system); give this user the right to it, or work in a copy" in done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

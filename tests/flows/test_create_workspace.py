@@ -150,12 +150,15 @@ def test_an_error_half_way_takes_the_folder_away_again(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "git").write_text("#!/bin/sh\necho half > half-made; exit 1\n", encoding="utf-8")
-    (tmp_path / "bin" / "git").chmod(0o755)
+    git = tmp_path / "bin" / "git"
+    git.write_text("#!/bin/sh\necho half > half-made; exit 1\n", encoding="utf-8")
+    git.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    for folder in ("empty", "deep/new"):
-        with pytest.raises(ToolError, match="git init"):
-            create(Path(folder), data, COLUMNS, None)
+    for words in ("git init", "git is not installed"):
+        for folder in ("empty", "deep/new"):
+            with pytest.raises(ToolError, match=words):
+                create(Path(folder), data, COLUMNS, None)
+        git.unlink(missing_ok=True)
     assert list((tmp_path / "empty").iterdir()) == []
     assert not (tmp_path / "deep").exists()
 

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from flows.commands import judge_answers as watching
+from flows.commands import triggered_runs
 from flows.commands.params_changes import change_params
 from potstill.artifacts import read_json
 from potstill.config.params import Params
@@ -114,9 +115,10 @@ def test_the_verdict_is_said_written_logged_and_told_by_an_error(
     capsys: pytest.CaptureFixture[str],
     receiver: Webhook,
 ) -> None:
-    params_with(workspace, monkeypatch, min_texts=100)
+    params_with(workspace, monkeypatch, min_texts=100, folder=str(tmp_path / "watch"))
     change_params(workspace / "params.yaml", None, [f'notify.webhooks=["{receiver.url}"]'])
     candidate, place = promote(workspace), str(tmp_path / "watch")
+    monkeypatch.chdir(workspace)  # as a worker of Prefect does
     with pytest.raises(RegistryError, match="has written to"):
         watching.drift(workspace, place, retrain=False)
     answers = serve(workspace, place, candidate, TEXTS, "same")
@@ -128,11 +130,13 @@ def test_the_verdict_is_said_written_logged_and_told_by_an_error(
     assert "<svg" in (workspace / DRIFT_PAGE).read_text(encoding="utf-8")
     assert last_run(workspace, "drift").metrics["drift"] == 0
     assert last_run(workspace, "drift").params["verdict"] == "no drift"
+    assert triggered_runs._no_drift() == "what the service reads has not drifted"
 
     serve(workspace, place, candidate, ["12345 67890 !!!"] * 400, "other")
     with pytest.raises(DriftError, match=r"drift over 600 texts: .*vector.*`potstill run`"):
         watching.drift(workspace, place, retrain=False)
     assert last_run(workspace, "drift").metrics["drift"] == 1
+    assert triggered_runs._no_drift() is None
     started: list[Path] = []
     monkeypatch.setattr("flows.commands.run_workspace.execute", lambda folder, file, settings: started.append(folder))
     watching.drift(workspace, place, retrain=True)
@@ -149,7 +153,7 @@ def test_the_verdict_is_said_written_logged_and_told_by_an_error(
     labels.write_text(swapped, encoding="utf-8")
     with pytest.raises(DriftError, match=r"right less often: accuracy 0\.0%"):
         watching.feedback(workspace, labels, place)
-    assert receiver.events() == ["drift"] * 3
+    assert receiver.events() == ["drift"] * 4
     assert receiver.messages[-1]["text"].startswith("the model is right less often: accuracy 0.0%")
 
 

@@ -10,13 +10,14 @@ import pytest
 from flows.engine.mlflow_recorder import Recorder
 from potstill.paths import RECORDS
 from potstill.registry import tracking
+from tests.registries import new_store
 
 
 def leave(workspace: Path, stage: str) -> None:
     """Write the record that a stage leaves at its end."""
     record = tracking.StageRecord(
-        project="toy", stage=stage, start=1.0, end=2.0, params={}, metrics={"seconds": 1.0}, history=[], datasets={},
-        outs="0" * 64, tags={},
+        project="toy", stage=stage, start=1.0, end=2.0, params={"a": 1}, metrics={"seconds": 1.0},
+        history=[(0, "loss", 1.0), (1, "loss", 0.5)], datasets={"train": {"digest": "a"}}, outs="0" * 64, tags={},
     )  # fmt: skip
     folder = workspace / RECORDS
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,3 +45,29 @@ def test_a_stage_that_ends_before_the_start_is_caught_up_belongs_to_this_run(tmp
     parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs}
     assert parents["prepare"] == recorder.parent_id
     assert parents["killed"] is None
+
+
+@pytest.mark.slow
+def test_a_record_whose_writer_was_killed_becomes_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tracking.client(new_store(tmp_path))
+    leave(tmp_path, "distill")
+    path = tmp_path / RECORDS / "distill.json"
+    content = path.read_bytes()
+
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit("killed before anything was logged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "log_batch", killed)
+        with pytest.raises(SystemExit):
+            tracking.write_stage_run(tmp_path, tracking.read_record(path), None, key=path.stem)
+    for _ in range(2):
+        path.write_bytes(content)  # the second time, all was logged and the record not removed
+        recorder = Recorder(tmp_path, "toy", {})
+        recorder.catch_up()
+        recorder.wait()
+        assert not path.exists()
+    (run,) = store.search_runs([tracking.experiment_id(tmp_path, "toy")])
+    assert (run.info.run_name, run.info.status, run.info.end_time) == ("distill", "FINISHED", 2000)
+    assert [item.value for item in store.get_metric_history(run.info.run_id, "loss")] == [1.0, 0.5]
+    assert (run.data.params, len(run.inputs.dataset_inputs)) == ({"a": "1"}, 1)

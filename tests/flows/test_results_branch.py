@@ -78,6 +78,12 @@ def test_what_stands_in_the_way_is_one_sentence_before_any_work(shared: Toy, tmp
     ended = shared.run("run")
     assert (ended.code, "git remote add origin URL" in ended.err) == (57, True)
     assert "prepare:" not in ended.out
+    (shared.folder / "more.txt").write_text("more")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "more.txt"], cwd=shared.folder, check=True)
+    remote = "['remote \"store\"']\nurl = /dev/null/store\n"  # below what is no folder
+    (shared.folder / ".dvc/config").write_text(f"[core]\nremote = store\n{remote}")
+    with pytest.raises(PublishError, match=r"`dvc push` failed in .* \(ERROR: .*\); correct the remote"):
+        push_results(shared.folder, "results")
     (tmp_path / "bare").mkdir()
     with pytest.raises(PublishError, match=r"`git rev-parse .*commit the workspace"):
         check_remotes(tmp_path / "bare")

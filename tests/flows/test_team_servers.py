@@ -21,13 +21,14 @@ from potstill.errors import RegistryError, StoreError, ToolError
 from potstill.paths import RECORDS
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
+from potstill.serving.release import verify_seal
 from tests.conftest import REPOSITORY
 from tests.flows.conftest import Ended, Toy, ended, serving, until
 from tests.flows.test_pipeline_run import runs
 from tests.object_store import ObjectStore, need_object_store, object_store
 from tests.outages import Door
 from tests.postgres import BINARIES, need_postgres, postgres
-from tests.registries import PROJECT, add_version
+from tests.registries import PROJECT
 
 DATABASES = ("mlflow", "accounts", "prefect")
 
@@ -129,10 +130,7 @@ def team_toy(offline_toy: Toy, servers: TeamServers, tmp_path: Path, monkeypatch
 
 
 def _run_while_servers_are_away(toy: Toy, servers: TeamServers) -> Ended:
-    """Run to a candidate that is refused. Two stages end while no server can be reached.
-
-    Refused, so that no Bento is built and served here: tests/tasks/test_package.py looks for secrets in one.
-    """
+    """Run to a candidate that is refused. Two stages end while no server can be reached."""
     waiting = toy.folder / ".work/waiting"
     run = toy.start("run", "--set", "gate.max_p99_ms=0.1", TOY_WAIT="export")
     assert until(lambda: waiting.exists() or run.poll() is not None)
@@ -179,12 +177,15 @@ def test_a_run_outlives_an_outage_two_clones_share_one_registry_and_no_file_has_
     assert {run.info.status for run in recorded} == {"FINISHED"}
     losses = tracking.client(team_toy.folder).get_metric_history(recorded[1].info.run_id, "loss")
     assert [(loss.step, loss.value) for loss in losses] == [(0, 1.0), (1, 0.5)]
+    promoted = team_toy.run("run", "--set", "gate.max_p99_ms=null")
+    assert promoted.code == 0, promoted
     first = Registry(team_toy.folder, PROJECT)
-    candidate = add_version(first, "a candidate")
-    first.promote(candidate.version, expected=None)
+    candidate = first.get("champion")
 
     second = Registry(_clone(team_toy, tmp_path / "second"), PROJECT)
-    assert second.champion() == first.champion() == candidate
+    assert second.champion() == candidate
+    second.fetch_bento(candidate, tmp_path / "bento")
+    verify_seal(tmp_path / "bento")
     second.veto(candidate.version, "wrong on negations")
     assert first.champion() is None
     with pytest.raises(RegistryError, match="wrong on negations"):
@@ -198,7 +199,7 @@ def test_a_run_outlives_an_outage_two_clones_share_one_registry_and_no_file_has_
     dumps = {name: servers.dump(name) for name in ("mlflow", "prefect")}
     assert b"wrong on negations" in dumps["mlflow"]
     assert b"Refused" in dumps["prefect"]
-    said = (refused.out + refused.err).encode()
+    said = (refused.out + refused.err + promoted.out + promoted.err).encode()
     assert not any(servers.has_secret(content) for content in (*dumps.values(), said))
 
 

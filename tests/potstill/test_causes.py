@@ -113,7 +113,7 @@ def test_only_unexplained_errors_are_called_bugs(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     for error, message in [
         (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "a connection failed with Conn"),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), "this machine failed with PermissionError"),
+        (PermissionError(errno.EACCES, "Permission denied"), "this machine failed with PermissionError"),
         (MemoryError(), "this machine failed with MemoryError"),
         (DvcException("no cache"), "DVC failed with DvcException: no cache"),
     ]:
@@ -121,6 +121,18 @@ def test_only_unexplained_errors_are_called_bugs(tmp_path: Path) -> None:
         assert (code, message in sentence, "this is a bug" in sentence) == (1, True, False), sentence
     assert "this is a bug of Potstill" in unexpected(KeyError("x"), log)[0]
     assert log.exists()
+
+
+def test_what_may_not_be_used_or_is_not_installed_is_no_bug(tmp_path: Path) -> None:
+    for error, message in [
+        (OSError(errno.EROFS, "Read-only file system", ".work/logs"), ".work/logs cannot be used (Read-only file sys"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x cannot be used (Permission denied); give this"),
+        (ModuleNotFoundError("No module named 'dvc.repo'", name="dvc.repo"), "the package dvc.repo is not installed"),
+    ]:
+        sentence, code = unexpected(error, tmp_path / "log.txt")
+        assert (code, message in sentence) == (60, True), sentence
+    own = ModuleNotFoundError("No module named 'potstill.x'", name="potstill.x")
+    assert "this is a bug of Potstill" in unexpected(own, tmp_path / "log.txt")[0]
 
 
 def test_a_traceback_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from potstill.evaluation.teacher_gain import Seed, prove
 from potstill.evaluation.truncation import truncation
 from potstill.scores.metrics import confusion_matrix, reliability
 
+FORMULA = "=cmd|' /C calc'!A0"
 ATTACK = "<script>document.title='x'</script><img src=x onerror=\"document.title='x'\"> & \"quotes\" {{ 7 * 7 }}"
 NAMES = ["<b>bad</b>", "正面评价的标签名称很长很长很长"]
 ROWS = 400
@@ -59,7 +60,7 @@ def sample_texts() -> list[str]:
     """Texts of the sample's rows, some of them hostile."""
     random = np.random.default_rng(5)
     texts = [" ".join(random.choice(WORDS, size=random.integers(5, 40))) for _ in range(ROWS)]
-    return [f"{ATTACK} {text}" if number % 7 == 0 else text for number, text in enumerate(texts)]
+    return [f"{FORMULA} {ATTACK} {text}" if number % 7 == 0 else text for number, text in enumerate(texts)]
 
 
 @cache

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from potstill.evaluation.naming import MODELS
 from potstill.evaluation.pages.decision_page import PLACEHOLDER, SLOTS, Decision, slot, with_bento, with_decision
 from tests.potstill.evaluation.sample_report import (
     ATTACK,
+    FORMULA,
     finished_page,
     sample_decision,
     sample_metrics,
@@ -65,6 +67,7 @@ def test_the_page_is_balanced_self_contained_and_escaped(page: str, finished: st
         assert "<b>bad" not in text
         assert "<i>dull" not in text
         assert ATTACK[:30] not in text
+        assert f"{FORMULA} {ATTACK}" in html.unescape(text)
         links = set(re.findall(r"https?://[^\"' ]+", text))
         assert links <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert len(finished) < 3_000_000

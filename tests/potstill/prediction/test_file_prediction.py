@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -144,6 +145,17 @@ def test_every_format_gives_the_same_answers(int8: ChosenModel) -> None:
             assert pq.read_table(out).drop_columns("id").to_pylist() == [
                 {name: value for name, value in row.items() if name != "id"} for row in expected
             ]
+
+
+def test_formulas_of_the_input_stay_as_they_were_or_get_an_apostrophe(int8: ChosenModel) -> None:
+    write_csv("=1+1", "-1")
+    predict(int8, out=Path("data.csv"))
+    with pytest.raises(OutputError, match=r"data.csv belongs to another run: escape_formulas false there, true here"):
+        predict(int8, out=Path("data.csv"), escape_formulas=True)
+    predict(int8, out=Path("sheet.csv"), escape_formulas=True)
+    for name, formula in (("data.csv", "=1+1"), ("sheet.csv", "'=1+1")):
+        with Path(name).open(newline="", encoding="utf-8") as handle:
+            assert [row["text"] for row in csv.DictReader(handle)] == [formula, "-1"]
 
 
 def test_several_files_are_one_output_in_their_order(int8: ChosenModel) -> None:

@@ -65,6 +65,7 @@ def test_a_url_is_opened_by_fsspec() -> None:
     [
         ("gone.csv", FetchError, "gone.csv: no file there; name a file, a folder or a pattern"),
         ("empty/*", FetchError, "no file there"),
+        ("http://me:secret@127.0.0.1:9/a.csv", FetchError, r"^http://\*\*\*@127.0.0.1:9/a.csv(?!.*secret)"),
         ("a.xlsx", FormatError, "a.xlsx: the suffix names no known format; it has to be one of .csv"),
         ("nowhere://a", ToolError, "nowhere://a cannot be opened: Protocol not known"),
         ("gs://bucket/a.csv", ToolError, "gs://bucket/a.csv cannot be opened: Please install gcsfs"),

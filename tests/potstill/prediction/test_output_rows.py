@@ -32,6 +32,19 @@ def objects(content: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content.decode().splitlines()]
 
 
+def formula_column(texts: list[str], *, escape: bool) -> str:
+    """Write texts, with "=no" as the answer to all of them, under a header that is a formula too."""
+    writer = OutputRows("csv", ("=a",), ("model_label",), escape_formulas=escape)
+    answers = pa.table({"model_label": ["=no"] * len(texts)})
+    return (writer.header() + writer.encode(pa.table({"=a": texts}), answers)).decode()
+
+
+def column(content: str) -> list[str]:
+    """Read the first column, and the answer to the last row."""
+    rows = list(csv.reader(io.StringIO(content, newline="")))
+    return [*(row[0] for row in rows), rows[-1][1]]
+
+
 def test_json_lines_pass_on_every_key_in_its_form() -> None:
     content = encode("jsonl", lines({"id": 1, "tags": ["ü"]}, {"id": "x", "more": {"a": None}}))
     assert objects(content) == [
@@ -76,6 +89,34 @@ def test_a_cell_of_csv_holds_a_text_as_it_is_and_json_for_what_is_nested() -> No
         ['say "hi",\nplease', "[1]", "0.1", "true", "yes", "false"],
         ["", "", "2.0", "", "no", "true"],
     ]
+
+
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+cmd()", "-2+3", "@SUM(1,2)", "\t=1", "\r=1", "\n=1", "\uff1d1+1"]
+NUMBERS = ["-1", "+3.5", "-1,234.5", "-1e-5", "+7%"]
+
+
+def test_a_formula_in_csv_is_quoted_and_stays_as_it_was() -> None:
+    content = formula_column([*FORMULAS, *NUMBERS], escape=False)
+    texts = [*FORMULAS, *NUMBERS, "=no"]
+    assert column(content) == ["=a", *texts]
+    for text in texts:
+        assert f'"{text}"' in content
+
+
+def test_a_formula_in_csv_gets_an_apostrophe_on_request() -> None:
+    content = formula_column([*FORMULAS, *NUMBERS, "a=1", "it's", ""], escape=True)
+    assert column(content) == ["'=a", *(f"'{text}" for text in FORMULAS), *NUMBERS, "a=1", "it's", "", "'=no"]
+
+
+def test_a_carriage_return_within_a_text_ends_no_row_of_csv() -> None:
+    assert column(formula_column(["a\rb"], escape=False))[1] == "a\rb"
+
+
+def test_only_csv_escapes_formulas() -> None:
+    table = pa.table({"text": ["=1", "-2+3"]})
+    for file_format in ("jsonl", "parquet"):
+        escaped = encode(file_format, table, ("text",), escape_formulas=True)  # type: ignore[arg-type]
+        assert escaped == encode(file_format, table, ("text",))  # type: ignore[arg-type]
 
 
 def test_parquet_keeps_types_and_gives_json_lines_some() -> None:

@@ -10,7 +10,6 @@ from potstill.registry.promotion import Registry
 from potstill.registry.retention import divide
 from potstill.registry.steps import hold_registry
 from potstill.registry.versions import MODEL_ID
-from tests.racing import mlflow_server
 from tests.registries import PROJECT, add_version
 
 
@@ -44,23 +43,6 @@ def test_what_persons_decided_and_lines_name_is_kept(registry: Registry) -> None
     ]
     assert registry.remove(retention.removable, "gc") == ["5"]
     assert list(disagreements(registry)) == []
-
-
-@pytest.mark.slow
-def test_a_server_deletes_the_files_of_a_removed_version(
-    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with mlflow_server(f"sqlite:///{workspace / 'mlflow.db'}", tmp_path) as address:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        registry = Registry(workspace, PROJECT)
-        for number, content in enumerate(("one", "two"), start=1):
-            add_version(registry, content, bento=f"potstill-x:{number}")
-        registry.approve("2")
-        assert len(list((tmp_path / "artifacts").rglob("model.onnx"))) == 2
-        assert registry.remove(["1"], "gc") == ["1"]
-        registry.verify(registry.get("2"))
-        assert list(disagreements(registry)) == []
-    assert len(list((tmp_path / "artifacts").rglob("model.onnx"))) == 1
 
 
 def test_a_removal_that_was_cut_off_is_finished(registry: Registry) -> None:
