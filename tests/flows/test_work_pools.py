@@ -24,7 +24,6 @@ from tests.registries import new_store
 
 SETTINGS = [
     'schedule.pools={"cpu": ["prepare"], "gpu": ["export"]}',
-    "schedule.wait_minutes=0.5",
     "gate.max_p99_ms=0.1",  # refused, so that no Bento is built
 ]
 
@@ -116,7 +115,7 @@ def test_stages_run_in_the_clones_of_their_pools_with_the_sums_of_one_machine(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", cpu.variables["MLFLOW_TRACKING_URI"])
     with client_of(cpu) as client:
         started = client.create_flow_run_from_deployment(client.read_deployment_by_name("potstill/on-cpu").id)
-        assert until(lambda: client.read_flow_run(started.id).state.is_final(), pause_seconds=1)
+        assert until(lambda: client.read_flow_run(started.id).state.is_final(), 900, pause_seconds=1)
         state = client.read_flow_run(started.id).state
     log = (team.gpu / "worker.txt").read_text()
     assert state.name == "Refused", (state.message, log)
