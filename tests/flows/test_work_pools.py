@@ -14,14 +14,19 @@ from typing import Any
 import pytest
 
 from flows.commands.params_changes import change_params
-from flows.engine.work_pools import FLOW
+from flows.engine.flow_errors import ElsewhereError
+from flows.engine.lost_runs import LOST
+from flows.engine.pipeline_run import open_run
 from potstill.compute.processes import free_port
+from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, TimeLimitError, ToolError
 from potstill.registry import tracking
 from tests.checkout import git
 from tests.flows.conftest import Toy, serving, share, until
 from tests.flows.test_pipeline_run import client_of, parents, runs
 from tests.registries import new_store
 
+pytestmark = pytest.mark.slow
+FLOW = "potstill-stages"
 SETTINGS = [
     'schedule.pools={"cpu": ["prepare"], "gpu": ["export"]}',
     "gate.max_p99_ms=0.1",  # refused, so that no Bento is built
@@ -35,12 +40,10 @@ class Team:
     Attributes:
         cpu: the clone in which the pool `cpu` does whole runs, and that machine's environment.
         gpu: the folder of the machine of the pool `gpu`.
-        worker: the worker there.
     """
 
     cpu: Toy
     gpu: Path
-    worker: subprocess.Popen[bytes]
 
 
 def machine(folder: Path, variables: dict[str, str]) -> dict[str, str]:
@@ -59,11 +62,9 @@ def start_worker(folder: Path, pool: str, variables: dict[str, str]) -> subproce
         return subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log)
 
 
-@pytest.fixture(scope="module")
-def team(
-    template: Path, variables: dict[str, str], prefect_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Team]:
-    base = tmp_path_factory.mktemp("team")
+@pytest.fixture
+def team(template: Path, variables: dict[str, str], prefect_server: str, tmp_path: Path) -> Iterator[Team]:
+    base = tmp_path
     store, url = new_store(base / "mlflow"), f"http://127.0.0.1:{free_port()}"
     servers = variables | {"PREFECT_API_URL": prefect_server, "MLFLOW_TRACKING_URI": url}
     arguments = ["-m", "mlflow", "server", "--workers", "1", "--port", url.rpartition(":")[2], "--backend-store-uri"]
@@ -78,12 +79,11 @@ def team(
         git(base, "clone", "-q", "--branch", "main", "origin", "cpu/clone")
         cpu = Toy(base / "cpu/clone", machines["cpu"])
         register(cpu)
-        workers = {}
         for pool, its_variables in machines.items():
-            workers[pool] = worker = start_worker(base / pool, pool, its_variables)
+            worker = start_worker(base / pool, pool, its_variables)
             running.callback(worker.wait, 60)
             running.callback(worker.terminate)
-        yield Team(cpu, base / "gpu", workers["gpu"])
+        yield Team(cpu, base / "gpu")
         cpu.close()
 
 
@@ -101,40 +101,72 @@ def register(cpu: Toy) -> None:
 
 
 def handed_runs(toy: Toy) -> list[Any]:
-    """The runs that a worker of another pool was handed."""
+    """The runs for workers of other pools, oldest first."""
     from prefect.client.schemas.filters import FlowFilter
+    from prefect.client.schemas.sorting import FlowRunSort
 
+    flow = FlowFilter.model_validate({"name": {"any_": [FLOW]}})
     with client_of(toy) as client:
-        return list(client.read_flow_runs(flow_filter=FlowFilter.model_validate({"name": {"any_": [FLOW]}})))
+        return list(client.read_flow_runs(flow_filter=flow, sort=FlowRunSort.EXPECTED_START_TIME_ASC))
 
 
-def test_stages_run_in_the_clones_of_their_pools_with_the_sums_of_one_machine(
-    team: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cpu = team.cpu
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", cpu.variables["MLFLOW_TRACKING_URI"])
+def run_on_cpu(cpu: Toy) -> Any:
+    """Have the worker of `cpu` do a whole run, and return its last state."""
     with client_of(cpu) as client:
         started = client.create_flow_run_from_deployment(client.read_deployment_by_name("potstill/on-cpu").id)
         assert until(lambda: client.read_flow_run(started.id).state.is_final(), 900, pause_seconds=1)
-        state = client.read_flow_run(started.id).state
-    log = (team.gpu / "worker.txt").read_text()
-    assert state.name == "Refused", (state.message, log)
-    (handed,) = handed_runs(cpu)
-    assert (handed.work_pool_name, handed.state.name) == ("gpu", "Completed")
-    (parent,) = parents(cpu)
+        return client.read_flow_run(started.id).state
+
+
+def set_variables(cpu: Toy, **variables: str) -> None:
+    """Set variables of the environment of what the worker of `gpu` runs, as a person does on Prefect's page."""
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    with client_of(cpu) as client:
+        deployment = client.read_deployment_by_name(f"{FLOW}/gpu")
+        client.update_deployment(deployment.id, DeploymentUpdate(job_variables={"env": variables}))
+
+
+def test_stages_run_in_the_clones_of_their_pools_with_the_sums_of_one_machine(
+    team: Team, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.engine.work_pools import _register
+
+    cpu = team.cpu
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", cpu.variables["MLFLOW_TRACKING_URI"])
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        _register("gpu")
+    set_variables(cpu, TOY_FAIL="export")
+    state = run_on_cpu(cpu)
+    sentence = "export on work pool gpu: row 7 has the label 'maybe'; allowed are negative, positive"
+    assert (state.name, state.message) == ("Failed", sentence), (team.gpu / "worker.txt").read_text()
+    (failed,) = handed_runs(cpu)
+    assert sentence.endswith(failed.state.message)
+    set_variables(cpu)
+
+    refused = cpu.run("run")
+    assert refused.code == 7, (refused, (team.gpu / "worker.txt").read_text())
+    assert "prepare: current" in refused.out
+    assert "export: run on work pool gpu" in refused.out
+    assert [(run.work_pool_name, run.state.name) for run in handed_runs(cpu)] == [
+        ("gpu", "Failed"),
+        ("gpu", "Completed"),
+    ]
+    newest = parents(cpu)[-1]
     stages = {run.info.run_name: run for run in runs(cpu) if run.data.tags.get("mlflow.parentRunId")}
-    assert {run.data.tags["mlflow.parentRunId"] for run in stages.values()} == {parent.info.run_id}
+    assert {name: run.info.run_id for name, run in stages.items()} == {
+        name: newest.data.tags[f"stage.{name}"] for name in ("prepare", "export", "evaluate")
+    }
+    assert stages["export"].data.tags["mlflow.parentRunId"] == newest.info.run_id
     machines = {name: Path(run.data.tags["potstill.workspace"]) for name, run in stages.items()}
     assert machines["prepare"] == machines["evaluate"] == cpu.folder
     assert machines["export"].is_relative_to(team.gpu)
-    assert {name: parent.data.tags[f"stage.{name}"] for name in stages} == {
-        name: run.info.run_id for name, run in stages.items()
-    }
 
-    # Nothing has changed, so nothing is handed on.
     again = cpu.run("run")
     assert (again.code, again.out.count(": current")) == (7, 3), again
-    assert len(handed_runs(cpu)) == 1
+    assert len(handed_runs(cpu)) == 2
 
     lock = (cpu.folder / "dvc.lock").read_bytes()
     here = [sys.executable, "-m", "dvc", "repro", "--quiet", "--force", "--single-item", "export"]
@@ -143,8 +175,68 @@ def test_stages_run_in_the_clones_of_their_pools_with_the_sums_of_one_machine(
     assert (cpu.folder / "dvc.lock").read_bytes() == lock
 
 
-def test_a_failure_there_and_a_pool_without_a_worker_are_a_sentence_here(team: Team) -> None:
-    cpu = team.cpu
-    change_params(cpu.folder / "params.yaml", None, ["finetune.learning_rate=0.5"])
-    not_committed = cpu.run("run")
-    assert (not_committed.code, "params.yaml in" in not_committed.err) == (57, True), not_committed
+def test_what_nobody_begins_is_cancelled_within_its_limit(toy: Toy, prefect_server: str) -> None:
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.deployments import run_deployment
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.engine.work_pools import _register, _wait
+
+    limits = {
+        "schedule.wait_minutes": (
+            LostProcessError,
+            r"no worker has begun export on work pool idle within 0.001 minutes; start one \(`prefect worker start",
+        ),
+        "schedule.run_minutes": (TimeLimitError, "the run, at export on work pool idle, ran past its limit of 0.001"),
+    }
+    with client_of(toy) as client, temporary_settings({PREFECT_API_URL: prefect_server}):
+        with pytest.raises(ToolError, match=r"schedule.pools names idle, but .* has no such work pool"):
+            _register("idle")
+        client.create_work_pool(WorkPoolCreate(name="idle", type="process"))
+        _register("idle")
+        for key, (error, sentence) in limits.items():
+            change_params(toy.folder / "params.yaml", None, [f"{key}=0.001"])
+            handed: Any = run_deployment(f"{FLOW}/idle", timeout=0)
+            with open_run(toy.folder) as run, pytest.raises(error, match=sentence):
+                _wait(run, "idle", ["export"], handed.id)
+            assert client.read_flow_run(handed.id).state.is_cancelled()
+            change_params(toy.folder / "params.yaml", None, [f"{key}=10"])
+
+
+def test_what_stands_in_the_way_is_one_sentence_before_any_work(
+    offline_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.engine.work_pools import _check_stages, _check_ways
+
+    folder = offline_toy.folder
+    with open_run(folder) as run:
+        with pytest.raises(ParamsError, match=r"schedule.pools.gpu names 'exprt', which is no stage .* its stages are"):
+            _check_stages(run, "gpu", ["exprt"], moved=True)
+        with pytest.raises(ParamsError, match=r"schedule.pools.gpu names evaluate, which writes a file that DVC does"):
+            _check_stages(run, "gpu", ["export", "evaluate"], moved=True)
+    share(folder, tmp_path, offline_toy.variables, SETTINGS)
+    with pytest.raises(ToolError, match=r"schedule.pools needs an MLflow server"):
+        _check_ways(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    _check_ways(folder)
+    change_params(folder / "params.yaml", None, ["finetune.learning_rate=0.5"])
+    with pytest.raises(PublishError, match=r"schedule.pools: params.yaml in .* differs from the commit"):
+        _check_ways(folder)
+    (folder / ".dvc/config").write_text("")
+    with pytest.raises(PublishError, match=r"schedule.pools: `.*dvc config core.remote` failed in .*dvc remote add"):
+        _check_ways(folder)
+
+
+def test_how_a_worker_ended_is_told_by_its_error() -> None:
+    from prefect.states import Crashed, Failed
+
+    from flows.engine.work_pools import _raise_failure
+
+    full = {"exit_code": 5, "message": "no space is left"}
+    with pytest.raises(ElsewhereError, match=r"^signals on work pool gpu: no space is left$") as raised:
+        _raise_failure("signals on work pool gpu", Failed(), [{"stage": "teacher", "lock": ""}, full], "calm-otter")
+    assert raised.value.exit_code == 5
+    for state, kind in ((Crashed(name=LOST, message="Nothing was heard"), LostProcessError), (Failed(), PotstillError)):
+        with pytest.raises(kind, match=rf"^signals on work pool gpu ended as {state.name} .*run again") as raised:
+            _raise_failure("signals on work pool gpu", state, [], "calm-otter")
+        assert type(raised.value) is kind
