@@ -22,7 +22,7 @@ from flows.engine.work_pools import FLOW, KEY, Part, check_mlflow_server, pull_o
 from potstill.artifacts import write_text
 from potstill.compute.processes import hold
 from potstill.errors import PotstillError
-from potstill.paths import DVC_LOCK
+from potstill.paths import DVC_LOCK, KEPT_LOCK
 from potstill.registry.store_calls import RUN
 
 
@@ -58,6 +58,7 @@ def _check_out(clone: Path, part: Part) -> Path:
     git("fetch", "--quiet", "--depth", "1", part.repository, part.commit, advice=advice)
     git("checkout", "--quiet", "--force", "--detach", part.commit, advice="remove the clone")
     workspace = clone / part.folder
+    (workspace / KEPT_LOCK).unlink(missing_ok=True)  # of a stage that was killed in an earlier part
     if part.lock:
         write_text(workspace / DVC_LOCK, part.lock)
     else:
