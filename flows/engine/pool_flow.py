@@ -33,7 +33,8 @@ def run_part(part: Part) -> State[PotstillError | None]:
     They run in a clone in the worker's folder, which later runs use again if the folder stays.
     """
     log_sentences()
-    crash_silent_runs(deployment.id, flow_run.id)
+    if deployment.id:
+        crash_silent_runs(deployment.id, flow_run.id)
     folder = Path.cwd() / part.project
     try:
         with hold(folder / ".work" / "part.lock", what="a part of another run"):

@@ -189,8 +189,8 @@ def run_on_pool(run: Run, pool: str, stages: list[str]) -> None:
         run.step("pull", pull_outs, run.workspace, finished)
         run.graph.forget()
         say(f"{', '.join(finished)}: run on work pool {pool}")
-    subject = _subject([stage for stage in stages if stage not in finished] or stages, pool)
-    _raise_failure(subject, state, handed_back, started.name)
+    unfinished = [stage for stage in stages if stage not in finished]
+    _raise_failure(_subject(unfinished[:1] or stages, pool), state, handed_back, started.name)
     stale = [stage for stage in run.graph.stale() if stage in stages]
     if stale:
         raise ToolError(

@@ -18,11 +18,13 @@ from flows.engine.flow_errors import ElsewhereError
 from flows.engine.lost_runs import LOST
 from flows.engine.pipeline_run import open_run
 from potstill.compute.processes import free_port
+from potstill.config.params_file import load_params
 from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, TimeLimitError, ToolError
 from potstill.registry import tracking
 from tests.checkout import git
 from tests.flows.conftest import Toy, serving, share, until
 from tests.flows.test_pipeline_run import client_of, parents, runs
+from tests.flows.toy.common import write_student
 from tests.registries import new_store
 
 pytestmark = pytest.mark.slow
@@ -53,7 +55,7 @@ def machine(folder: Path, variables: dict[str, str]) -> dict[str, str]:
     }
     for path in own.values():
         Path(path).mkdir(parents=True)
-    return variables | own | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+    return variables | own | {"PREFECT_WORKER_QUERY_SECONDS": "3"}
 
 
 def start_worker(folder: Path, pool: str, variables: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -101,78 +103,64 @@ def register(cpu: Toy) -> None:
 
 
 def handed_runs(toy: Toy) -> list[Any]:
-    """The runs for workers of other pools, oldest first."""
+    """The runs for workers of other pools."""
     from prefect.client.schemas.filters import FlowFilter
-    from prefect.client.schemas.sorting import FlowRunSort
 
     flow = FlowFilter.model_validate({"name": {"any_": [FLOW]}})
     with client_of(toy) as client:
-        return list(client.read_flow_runs(flow_filter=flow, sort=FlowRunSort.EXPECTED_START_TIME_ASC))
-
-
-def run_on_cpu(cpu: Toy) -> Any:
-    """Have the worker of `cpu` do a whole run, and return its last state."""
-    with client_of(cpu) as client:
-        started = client.create_flow_run_from_deployment(client.read_deployment_by_name("potstill/on-cpu").id)
-        assert until(lambda: client.read_flow_run(started.id).state.is_final(), 900, pause_seconds=1)
-        return client.read_flow_run(started.id).state
-
-
-def set_variables(cpu: Toy, **variables: str) -> None:
-    """Set variables of the environment of what the worker of `gpu` runs, as a person does on Prefect's page."""
-    from prefect.client.schemas.actions import DeploymentUpdate
-
-    with client_of(cpu) as client:
-        deployment = client.read_deployment_by_name(f"{FLOW}/gpu")
-        client.update_deployment(deployment.id, DeploymentUpdate(job_variables={"env": variables}))
+        return [run for run in client.read_flow_runs(flow_filter=flow) if run.work_pool_name == "gpu"]
 
 
 def test_stages_run_in_the_clones_of_their_pools_with_the_sums_of_one_machine(
-    team: Team, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+    team: Team, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows.engine.work_pools import _register
-
     cpu = team.cpu
     monkeypatch.setenv("MLFLOW_TRACKING_URI", cpu.variables["MLFLOW_TRACKING_URI"])
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
-        _register("gpu")
-    set_variables(cpu, TOY_FAIL="export")
-    state = run_on_cpu(cpu)
-    sentence = "export on work pool gpu: row 7 has the label 'maybe'; allowed are negative, positive"
-    assert (state.name, state.message) == ("Failed", sentence), (team.gpu / "worker.txt").read_text()
-    (failed,) = handed_runs(cpu)
-    assert sentence.endswith(failed.state.message)
-    set_variables(cpu)
-
-    refused = cpu.run("run")
-    assert refused.code == 7, (refused, (team.gpu / "worker.txt").read_text())
-    assert "prepare: current" in refused.out
-    assert "export: run on work pool gpu" in refused.out
-    assert [(run.work_pool_name, run.state.name) for run in handed_runs(cpu)] == [
-        ("gpu", "Failed"),
-        ("gpu", "Completed"),
-    ]
-    newest = parents(cpu)[-1]
+    with client_of(cpu) as client:
+        started = client.create_flow_run_from_deployment(client.read_deployment_by_name("potstill/on-cpu").id)
+        assert until(lambda: client.read_flow_run(started.id).state.is_final(), 900, pause_seconds=1)
+        state = client.read_flow_run(started.id).state
+    log = (team.gpu / "worker.txt").read_text()
+    assert state.name == "Refused", (state.message, log)
+    (handed,) = handed_runs(cpu)
+    assert handed.state.name == "Completed", log
+    (parent,) = parents(cpu)
     stages = {run.info.run_name: run for run in runs(cpu) if run.data.tags.get("mlflow.parentRunId")}
+    assert {run.data.tags["mlflow.parentRunId"] for run in stages.values()} == {parent.info.run_id}
     assert {name: run.info.run_id for name, run in stages.items()} == {
-        name: newest.data.tags[f"stage.{name}"] for name in ("prepare", "export", "evaluate")
+        name: parent.data.tags[f"stage.{name}"] for name in ("prepare", "export", "evaluate")
     }
-    assert stages["export"].data.tags["mlflow.parentRunId"] == newest.info.run_id
     machines = {name: Path(run.data.tags["potstill.workspace"]) for name, run in stages.items()}
     assert machines["prepare"] == machines["evaluate"] == cpu.folder
     assert machines["export"].is_relative_to(team.gpu)
+    student = tmp_path_factory.mktemp("student")
+    write_student(student, 2.0 + load_params(cpu.folder / "params.yaml").finetune.learning_rate)
+    for path in student.iterdir():
+        assert (cpu.folder / "data/serving" / path.name).read_bytes() == path.read_bytes()
 
     again = cpu.run("run")
     assert (again.code, again.out.count(": current")) == (7, 3), again
-    assert len(handed_runs(cpu)) == 2
+    assert len(handed_runs(cpu)) == 1
 
-    lock = (cpu.folder / "dvc.lock").read_bytes()
-    here = [sys.executable, "-m", "dvc", "repro", "--quiet", "--force", "--single-item", "export"]
-    records = {"POTSTILL_RECORDS": str(cpu.folder / ".work/here")}
-    subprocess.run(here, cwd=cpu.folder, env=cpu.variables | records, check=True)
-    assert (cpu.folder / "dvc.lock").read_bytes() == lock
+
+def test_what_stops_a_worker_arrives_with_its_exit_code_and_sentence(
+    prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.engine.pool_flow import run_part
+    from flows.engine.work_pools import Part, _handed_back, _raise_failure
+
+    monkeypatch.chdir(tmp_path)
+    part = Part("reviews", str(tmp_path / "origin"), "", "c0ffee", "", ["signals"], "", 0.0)
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        state: Any = run_part(part, return_state=True)
+        handed_back = _handed_back(state.state_details.flow_run_id)
+    with pytest.raises(
+        ElsewhereError, match=r"^signals on work pool gpu: schedule.pools: `git fetch .*push the comm"
+    ) as e:
+        _raise_failure("signals on work pool gpu", state, handed_back, "calm-otter")
+    assert (state.name, e.value.exit_code) == ("Failed", PublishError.exit_code)
 
 
 def test_what_nobody_begins_is_cancelled_within_its_limit(toy: Toy, prefect_server: str) -> None:
@@ -218,7 +206,6 @@ def test_what_stands_in_the_way_is_one_sentence_before_any_work(
     with pytest.raises(ToolError, match=r"schedule.pools needs an MLflow server"):
         _check_ways(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    _check_ways(folder)
     change_params(folder / "params.yaml", None, ["finetune.learning_rate=0.5"])
     with pytest.raises(PublishError, match=r"schedule.pools: params.yaml in .* differs from the commit"):
         _check_ways(folder)
