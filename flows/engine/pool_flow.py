@@ -56,7 +56,7 @@ def _check_out(clone: Path, part: Part) -> Path:
     git = Remotes(clone, KEY).git
     git("init", "--quiet", advice="make the folder writable")
     advice = "push the commit, and give this machine access to the repository"
-    git("fetch", "--quiet", "--depth", "1", part.repository, part.commit, advice=advice)
+    git("fetch", "--quiet", "--depth=1", part.repository, part.commit, advice=advice)
     git("checkout", "--quiet", "--force", "--detach", part.commit, advice="remove the clone")
     workspace = clone / part.folder
     (workspace / KEPT_LOCK).unlink(missing_ok=True)  # of a stage that was killed in an earlier part
