@@ -250,13 +250,13 @@ class NotifyError(PotstillError):
 
 
 class LostProcessError(PotstillError):
-    """A process or node that shared a stage was lost more often than params allow, or never joined it."""
+    """A process, node or worker of a stage was lost more often than params allow, or never joined it."""
 
     exit_code = 56
 
 
 class PublishError(PotstillError):
-    """A run could not push its data or its dvc.lock, or has no remote to push to."""
+    """A run could not send or receive its data, its dvc.lock or its commit, or has no remote for them."""
 
     exit_code = 57
 

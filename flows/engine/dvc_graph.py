@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Graph:
 
     Attributes:
         order: every stage after those it depends on; in the order of dvc.yaml where the graph leaves a choice.
+        uncached: the stages with an out that DVC's cache does not hold, and so no remote of DVC.
 
     Raises:
         ToolError: the folder is no workspace, or DVC cannot read it.
@@ -57,6 +58,7 @@ class Graph:
         _check_sections(workspace)
         write_code_file(workspace, params)
         self.order = self._order()
+        self.uncached = {name for name, stage in self._stages.items() if not all(out.use_cache for out in stage.outs)}
         # The stages that differ from dvc.lock; None until they are compared.
         self._changed: set[str] | None = None
 
@@ -118,6 +120,11 @@ class Graph:
         with dvc_errors(self._workspace), lock_repo(self._repo):
             locked = [out for name in self.order for out in self._cached_outs(name)]
             return [str(out) for out in locked if out.changed_cache()]
+
+    def needed(self, names: Collection[str]) -> list[str]:
+        """List the other stages whose outs these stages read."""
+        read = {other for name in names for other in self._dependencies[name]} - {*names}
+        return [name for name in self.order if name in read]
 
     def drop_damaged(self, name: str) -> list[str]:
         """Remove what DVC's cache holds altered of a stage's outs, and return the paths.

@@ -22,10 +22,21 @@ class Recorder:
     The pipeline's own run is created once a stage has really run. A run in which nothing happened leaves none.
 
     Attributes:
-        parent_id: the id of the pipeline's run; None if it was not created.
+        parent_id: the id of the pipeline's run; None if it was not created, or by another machine.
     """
 
-    def __init__(self, workspace: Path, project: str, params: Mapping[str, Any]) -> None:
+    def __init__(
+        self, workspace: Path, project: str, params: Mapping[str, Any], elsewhere_id: str | None = None
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            workspace: the workspace.
+            project: name of the project.
+            params: flat, for the pipeline's run.
+            elsewhere_id: the pipeline's run if another machine has created it, which also ends it.
+        """
+        self._elsewhere_id = elsewhere_id
         self._workspace = workspace
         self._project = project
         self._params = params
@@ -116,6 +127,8 @@ class Recorder:
     # --- in the thread ---
 
     def _ensure_parent(self) -> str:
+        if self._elsewhere_id is not None:
+            return self._elsewhere_id
         if self.parent_id is None:
             files = [self._workspace / PARAMS]
             self.parent_id = tracking.start_parent(self._workspace, self._project, self._params, files)

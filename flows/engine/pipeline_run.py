@@ -70,19 +70,35 @@ class Run:
         """Bring one DVC stage up to date in a child process; a current stage starts none.
 
         Returns:
-            `current`, `run`, or `taken from the cache`.
+            `current`, or what `execute` returns.
+
+        Raises:
+            PotstillError: as `check_early` and `execute`.
+        """
+        if not self.graph.is_stale(name):
+            say(f"{name}: {CURRENT}")
+            return CURRENT
+        self.check_early(name)
+        return self.execute(name)
+
+    def check_early(self, name: str) -> None:
+        """Check what can be checked before a stage; see `tasks.early`."""
+        from tasks.early import check_early
+
+        check_early(self.params, self.workspace, self.graph.order[: self.graph.order.index(name)])
+
+    def execute(self, name: str) -> str:
+        """Have DVC run a stage in a child process, or take its outs from the cache.
+
+        Returns:
+            `run` or `taken from the cache`.
 
         Raises:
             StageError: the stage failed with a sentence of its own.
             PotstillError: DVC could not run it, or it ran past its limit.
         """
-        if not self.graph.is_stale(name):
-            say(f"{name}: {CURRENT}")
-            return CURRENT
         from flows.engine.stage_process import reproduce
-        from tasks.early import check_early
 
-        check_early(self.params, self.workspace, self.graph.order[: self.graph.order.index(name)])
         failure = self.workspace / FAILURE
         failure.unlink(missing_ok=True)
         timing = self.workspace / TIMINGS / f"{name}.json"
@@ -108,7 +124,7 @@ class Run:
         if timing.exists():
             return "run"
         if self._discard_damaged(name):
-            return self.stage(name)
+            return self.execute(name)
         return "taken from the cache"
 
     def _discard_damaged(self, name: str) -> bool:
@@ -130,11 +146,22 @@ class Run:
             part = Limit(f"stage {name}", "schedule.stage_minutes", schedule.stage_minutes)
         else:
             part = Limit(f"step {name}", "schedule.step_minutes", schedule.step_minutes)
-        if schedule.run_minutes is None:
-            return part
-        past_minutes = (time.monotonic() - self.begin) / 60
-        whole = Limit(f"the run, at {part.subject},", "schedule.run_minutes", schedule.run_minutes, past_minutes)
-        return min(part, whole, key=lambda limit: limit.seconds)
+        whole = self.whole_limit(part.subject)
+        return part if whole is None else min(part, whole, key=lambda limit: limit.seconds)
+
+    def whole_limit(self, subject: str) -> Limit | None:
+        """How long the whole run may go on, as a sentence about a part of it says; None: without a limit."""
+        from flows.engine.stage_process import Limit
+
+        minutes = self.params.schedule.run_minutes
+        if minutes is None:
+            return None
+        return Limit(f"the run, at {subject},", "schedule.run_minutes", minutes, self.past_minutes)
+
+    @property
+    def past_minutes(self) -> float:
+        """Minutes since the run began."""
+        return (time.monotonic() - self.begin) / 60
 
     def is_current(self) -> bool:
         """Whether a run would change nothing: each stage is current, and this candidate is the champion already."""
@@ -248,19 +275,37 @@ def open_run(workspace: Path) -> Iterator[Run]:
 
 
 @contextmanager
-def _hold_workspace(workspace: Path) -> Iterator[Run]:
+def open_part(workspace: Path, parent: str, past_minutes: float) -> Iterator[Run]:
+    """Hold a clone for a part of a run that goes on elsewhere, which also tells how it ended.
+
+    Args:
+        workspace: the clone.
+        parent: the MLflow run of that run.
+        past_minutes: minutes since that run began.
+
+    Raises:
+        PotstillError: as `open_run`.
+    """
+    with _hold_workspace(workspace, parent) as run:
+        run.begin -= 60 * past_minutes
+        yield run
+
+
+@contextmanager
+def _hold_workspace(workspace: Path, parent: str | None = None) -> Iterator[Run]:
     global _open
     params = load_params(workspace / PARAMS)
     use_servers(workspace)  # params may have changed; a worker of Prefect comes here without the command line
     environment.prepare()
     with hold(workspace / RUN_LOCK, what="a run"), patience(RUN):
-        _write_sources(workspace, params)
+        if parent is None:  # the sources need not be on a machine that runs a part
+            _write_sources(workspace, params)
         free_dead_locks(workspace)
         restore_lock_file(workspace)
         clean_scratch(workspace)
         for folder in relocate(workspace):
             say(f"the workspace was moved here from {folder}; MLflow's names of its artifacts were corrected")
-        recorder = Recorder(workspace, params.project.name, _flat(params))
+        recorder = Recorder(workspace, params.project.name, _flat(params), parent)
         run = _open = Run(workspace, params, Graph(workspace, params), recorder)
         status = "KILLED"
         try:

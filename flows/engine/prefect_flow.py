@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -24,7 +25,9 @@ from flows.engine.pipeline_run import CURRENT, Run, open_run
 from flows.engine.prefect_artifacts import show_candidate, show_version
 from flows.engine.prefect_server import crash_stale_runs
 from flows.engine.prefect_states import log_sentences, state_of
-from flows.engine.results_branch import check_remotes, push_results
+from flows.engine.remotes import Remotes
+from flows.engine.results_branch import KEY, push_results
+from flows.engine.work_pools import placed_stages, run_on_pool
 from potstill.artifacts import read_json
 from potstill.errors import BusyError, GateRefusedError, PotstillError
 from potstill.paths import VERDICT
@@ -77,12 +80,24 @@ def _run(run: Run) -> State[PotstillError | None]:
         return Completed(name="NothingNew", message=run.champion_sentence())
     results_branch = run.params.schedule.results_branch
     if results_branch is not None:
-        check_remotes(run.workspace)
-    for name in run.graph.order:
-        _in_task(name, lambda name=name: run.stage(name))  # type: ignore[misc]
+        Remotes(run.workspace, KEY).check()
+    pool_of = placed_stages(run)
+    for pool, names in groupby(run.graph.order, key=pool_of.get):
+        _run_stages(run, pool, list(names))
     if results_branch is not None:
-        _in_task("push", lambda: run.step("push", push_results, run.workspace, results_branch))
+        in_task("push", lambda: run.step("push", push_results, run.workspace, results_branch))
     return candidate(run)
+
+
+def _run_stages(run: Run, pool: str | None, names: list[str]) -> None:
+    """Run stages here, or those that are not current on a pool."""
+    handed = [] if pool is None else [name for name in run.graph.stale() if name in names]
+    for name in names:
+        if name not in handed:
+            in_task(name, partial(run.stage, name))
+    if pool is not None and handed:
+        with run.timed(pool):
+            in_task(pool, partial(run_on_pool, run, pool, handed))
 
 
 def candidate(run: Run) -> State[PotstillError | None]:
@@ -100,10 +115,10 @@ def candidate(run: Run) -> State[PotstillError | None]:
         version = _new_version(run, champion)
     else:
         for name in CANDIDATE_STEPS[:-1]:
-            _in_task(name, lambda: CURRENT)
+            in_task(name, lambda: CURRENT)
         show_candidate(run, read_json(run.workspace / VERDICT)["sentence"])
     show_version(run, version)
-    _in_task("promote", lambda: _promote(run, version, champion))
+    in_task("promote", lambda: _promote(run, version, champion))
     return Completed(name="Completed", message=run.champion_sentence())
 
 
@@ -114,16 +129,16 @@ def _new_version(run: Run, champion: Version | None) -> Version:
 
     workspace = run.workspace
     with run.timed("gate"):
-        verdict = _in_task("gate", lambda: _judge(run, champion))
+        verdict = in_task("gate", lambda: _judge(run, champion))
     say(f"gate: {verdict.sentence}")
     with run.timed("package"):
-        packaged = _in_task("package", lambda: run.step("package", package, run.params, workspace))
+        packaged = in_task("package", lambda: run.step("package", package, run.params, workspace))
     with run.timed("smoke"):
-        _in_task("smoke", lambda: run.step("smoke", smoke, run.params, workspace, packaged.tag))
+        in_task("smoke", lambda: run.step("smoke", smoke, run.params, workspace, packaged.tag))
     with run.timed("register"):
         parent = run.recorder.parent()
         facts = (run.params, workspace, verdict, packaged, parent, champion)
-        version = _in_task("register", lambda: run.step("register", register, *facts))
+        version = in_task("register", lambda: run.step("register", register, *facts))
     run.registered = True
     say(f"register: version {version.version} of {run.params.project.name}, Bento {version.bento}")
     return version
@@ -154,7 +169,7 @@ def _promote(run: Run, version: Version, champion: Version | None) -> str:
     return version.version
 
 
-def _in_task(name: str, function: Callable[[], Answer]) -> Answer:
+def in_task(name: str, function: Callable[[], Answer]) -> Answer:
     """Run a step as a Prefect task of that name, in this thread; Potstill's own errors become its state.
 
     A step that meets something busy is tried again; see `RETRY_SECONDS`.

@@ -151,6 +151,21 @@ class Schedule(Strict):
     results_branch: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*$")
     """First part of the name of the branch to which a run pushes its results, for a workspace that each run clones.
     After its stages the run commits dvc.lock, pushes data to DVC's remote, then the commit. null: it pushes nothing."""
+    pools: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    """Work pool of Prefect -> the stages that its workers run, such as `gpu: [teacher, signals, distill]`. Data moves
+    through DVC's remote. All other stages, and those of the pool on which a run itself is, run where the run is."""
+    wait_minutes: PositiveFloat = 10
+    """Minutes that stages wait for a worker of their pool."""
+
+    @model_validator(mode="after")
+    def _one_pool_for_a_stage(self) -> Self:
+        pool_of: dict[str, str] = {}
+        for pool, stages in self.pools.items():
+            for stage in stages:
+                if stage in pool_of:
+                    raise ValueError(f"pools names {stage} under {pool_of[stage]} and {pool}; keep one of them")
+                pool_of[stage] = pool
+        return self
 
 
 def _without_password(url: str) -> str:

@@ -18,8 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.commands.params_changes import change_params
 from potstill import environment
 from potstill.compute.processes import free_port, start, stop
+from tests.checkout import git
 from tests.receivers import Webhook, webhook
 from tests.registries import new_store
 
@@ -181,6 +183,19 @@ def template(slow: None, tmp_path_factory: pytest.TempPathFactory, variables: di
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=folder, env=variables, check=True)
     return new_store(folder)
+
+
+def share(workspace: Path, base: Path, variables: Mapping[str, str], settings: list[str]) -> None:
+    """Give a workspace a bare git repository, `origin`, and a DVC remote, `store`, in a folder, and push it."""
+    change_params(workspace / "params.yaml", None, settings)
+    dvc = [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--default", "store", str(base / "store")]
+    subprocess.run(dvc, cwd=workspace, env=variables, check=True)
+    (workspace / ".gitignore").write_text("/.work\n/mlflow.db*\n/mlartifacts\n/data\n/code.yaml\n__pycache__\n")
+    git(workspace, "add", "-A")
+    git(workspace, "commit", "-qm", "start")
+    git(base, "init", "-q", "--bare", "origin")
+    git(workspace, "remote", "add", "origin", str(base / "origin"))
+    git(workspace, "push", "-q", "origin", "HEAD:main")
 
 
 @pytest.fixture

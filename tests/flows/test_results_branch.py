@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.params_changes import change_params
-from flows.engine.results_branch import check_remotes, push_results
+from flows.engine.remotes import Remotes
+from flows.engine.results_branch import KEY, push_results
 from potstill.errors import PublishError
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from tests.checkout import git
-from tests.flows.conftest import Toy
+from tests.flows.conftest import Toy, share
 
 pytestmark = pytest.mark.slow
 
@@ -23,15 +23,7 @@ pytestmark = pytest.mark.slow
 def shared(offline_toy: Toy, tmp_path: Path) -> Toy:
     """A toy workspace with a remote of git and one of DVC, both of which are folders."""
     folder = offline_toy.folder
-    change_params(folder / "params.yaml", None, ["schedule.results_branch=results/nightly"])
-    dvc = [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store")]
-    subprocess.run(dvc, cwd=folder, env=offline_toy.variables, check=True)
-    (folder / ".gitignore").write_text("/.work\n/mlflow.db*\n/mlartifacts\n/data\n/code.yaml\n__pycache__\n")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "start")
-    git(tmp_path, "init", "-q", "--bare", "origin")
-    git(folder, "remote", "add", "origin", str(tmp_path / "origin"))
-    git(folder, "push", "-q", "origin", "HEAD:main")
+    share(folder, tmp_path, offline_toy.variables, ["schedule.results_branch=results/nightly"])
     return Toy(folder, {**offline_toy.variables, "MLFLOW_TRACKING_URI": tracking.tracking_uri(folder)})
 
 
@@ -86,4 +78,4 @@ def test_what_stands_in_the_way_is_one_sentence_before_any_work(shared: Toy, tmp
         push_results(shared.folder, "results")
     (tmp_path / "bare").mkdir()
     with pytest.raises(PublishError, match=r"`git rev-parse .*commit the workspace"):
-        check_remotes(tmp_path / "bare")
+        Remotes(tmp_path / "bare", KEY).check()

@@ -43,8 +43,8 @@ def test_only_what_is_busy_is_tried_again(
         return "done"
 
     if failures < tries:
-        assert prefect_flow._in_task("promote", step) == "done"
+        assert prefect_flow.in_task("promote", step) == "done"
     else:
         with pytest.raises(type(error)):
-            prefect_flow._in_task("promote", step)
+            prefect_flow.in_task("promote", step)
     assert len(calls) == tries

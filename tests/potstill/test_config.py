@@ -119,6 +119,8 @@ def test_the_default_file_fits() -> None:
         ("compute.rendezvous", "10.0.0.1", "compute.rendezvous = '10.0.0.1'"),
         ("distill.adversarial", {"epsilon": 0}, "distill.adversarial.epsilon = 0: input should be greater than 0"),
         ("schedule.cron", "daily", "schedule.cron = 'daily'"),
+        ("schedule.pools", {"gpu": []}, "schedule.pools.gpu = []"),
+        ("schedule.pools", {"a": ["signals"], "b": ["signals"]}, "pools names signals under a and b; keep one of them"),
         ("watch.masks", {"id": "("}, "watch: masks.id is '(', which is not a regular expression"),
         ("watch.masks", {"id": r"\d*"}, "which also matches the empty text; make it match a character"),
         ("watch.masks", {"Id": "a"}, "watch.masks.Id"),

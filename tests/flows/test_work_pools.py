@@ -1,0 +1,229 @@
+"""Stages on two work pools: two workers in clones of their own, with servers, git and a DVC remote between them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.commands.params_changes import change_params
+from flows.engine.flow_errors import ElsewhereError
+from flows.engine.lost_runs import LOST
+from flows.engine.pipeline_run import open_run
+from potstill.compute.processes import free_port
+from potstill.config.params_file import load_params
+from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, TimeLimitError, ToolError
+from potstill.registry import tracking
+from tests.checkout import git
+from tests.flows.conftest import Toy, serving, share, until
+from tests.flows.test_pipeline_run import client_of, parents, runs
+from tests.flows.toy.common import write_student
+from tests.registries import new_store
+
+pytestmark = pytest.mark.slow
+FLOW = "potstill-stages"
+SETTINGS = [
+    'schedule.pools={"cpu": ["prepare"], "gpu": ["export"]}',
+    "gate.max_p99_ms=0.1",  # refused, so that no Bento is built
+]
+
+
+@dataclass(frozen=True)
+class Team:
+    """Two machines, each with a worker.
+
+    Attributes:
+        cpu: the clone in which the pool `cpu` does whole runs, and that machine's environment.
+        gpu: the folder of the machine of the pool `gpu`.
+    """
+
+    cpu: Toy
+    gpu: Path
+
+
+def machine(folder: Path, variables: dict[str, str]) -> dict[str, str]:
+    """The environment of a machine, on which nothing of another one is."""
+    own = {
+        name: str(folder / name) for name in ("HOME", "TMPDIR", "PREFECT_HOME", "DVC_SITE_CACHE_DIR", "BENTOML_HOME")
+    }
+    for path in own.values():
+        Path(path).mkdir(parents=True)
+    return variables | own | {"PREFECT_WORKER_QUERY_SECONDS": "3"}
+
+
+def start_worker(folder: Path, pool: str, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    with (folder / "worker.txt").open("wb") as log:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", "1"]
+        return subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log)
+
+
+@pytest.fixture
+def team(template: Path, variables: dict[str, str], prefect_server: str, tmp_path: Path) -> Iterator[Team]:
+    base = tmp_path
+    store, url = new_store(base / "mlflow"), f"http://127.0.0.1:{free_port()}"
+    servers = variables | {"PREFECT_API_URL": prefect_server, "MLFLOW_TRACKING_URI": url}
+    arguments = ["-m", "mlflow", "server", "--workers", "1", "--port", url.rpartition(":")[2], "--backend-store-uri"]
+    arguments += [tracking.tracking_uri(store), "--artifacts-destination", str(store / "artifacts")]
+    with ExitStack() as running:
+        quiet = variables | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        running.enter_context(serving(arguments, f"{url}/health", store / "log.txt", quiet))
+        folder = base / "workspace"
+        shutil.copytree(template, folder)
+        share(folder, base, variables, SETTINGS)
+        machines = {pool: machine(base / pool, servers) for pool in ("cpu", "gpu")}
+        git(base, "clone", "-q", "--branch", "main", "origin", "cpu/clone")
+        cpu = Toy(base / "cpu/clone", machines["cpu"])
+        register(cpu)
+        for pool, its_variables in machines.items():
+            worker = start_worker(base / pool, pool, its_variables)
+            running.callback(worker.wait, 60)
+            running.callback(worker.terminate)
+        yield Team(cpu, base / "gpu")
+        cpu.close()
+
+
+def register(cpu: Toy) -> None:
+    """Make both work pools, and a deployment of whole runs on `cpu`."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    with client_of(cpu) as client:
+        for pool in ("cpu", "gpu"):
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        client.create_deployment(
+            client.create_flow_from_name("potstill"), "on-cpu", work_pool_name="cpu",
+            entrypoint="flows.engine.prefect_flow.potstill", parameters={"workspace": str(cpu.folder)},
+        )  # fmt: skip
+
+
+def handed_runs(toy: Toy) -> list[Any]:
+    """The runs for workers of other pools."""
+    from prefect.client.schemas.filters import FlowFilter
+
+    flow = FlowFilter.model_validate({"name": {"any_": [FLOW]}})
+    with client_of(toy) as client:
+        return [run for run in client.read_flow_runs(flow_filter=flow) if run.work_pool_name == "gpu"]
+
+
+def test_stages_run_in_the_clones_of_their_pools_with_the_sums_of_one_machine(
+    team: Team, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = team.cpu
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", cpu.variables["MLFLOW_TRACKING_URI"])
+    with client_of(cpu) as client:
+        started = client.create_flow_run_from_deployment(client.read_deployment_by_name("potstill/on-cpu").id)
+        assert until(lambda: client.read_flow_run(started.id).state.is_final(), 900, pause_seconds=1)
+        state = client.read_flow_run(started.id).state
+    log = (team.gpu / "worker.txt").read_text()
+    assert state.name == "Refused", (state.message, log)
+    (handed,) = handed_runs(cpu)
+    assert handed.state.name == "Completed", log
+    (parent,) = parents(cpu)
+    stages = {run.info.run_name: run for run in runs(cpu) if run.data.tags.get("mlflow.parentRunId")}
+    assert {run.data.tags["mlflow.parentRunId"] for run in stages.values()} == {parent.info.run_id}
+    assert {name: run.info.run_id for name, run in stages.items()} == {
+        name: parent.data.tags[f"stage.{name}"] for name in ("prepare", "export", "evaluate")
+    }
+    machines = {name: Path(run.data.tags["potstill.workspace"]) for name, run in stages.items()}
+    assert machines["prepare"] == machines["evaluate"] == cpu.folder
+    assert machines["export"].is_relative_to(team.gpu)
+    student = tmp_path_factory.mktemp("student")
+    write_student(student, 2.0 + load_params(cpu.folder / "params.yaml").finetune.learning_rate)
+    for path in student.iterdir():
+        assert (cpu.folder / "data/serving" / path.name).read_bytes() == path.read_bytes()
+
+    again = cpu.run("run")
+    assert (again.code, again.out.count(": current")) == (7, 3), again
+    assert len(handed_runs(cpu)) == 1
+
+
+def test_what_stops_a_worker_arrives_with_its_exit_code_and_sentence(
+    prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.engine.pool_flow import run_part
+    from flows.engine.work_pools import Part, _handed_back, _raise_failure
+
+    monkeypatch.chdir(tmp_path)
+    part = Part("reviews", str(tmp_path / "origin"), "", "c0ffee", "", ["signals"], "", 0.0)
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        state: Any = run_part(part, return_state=True)
+        handed_back = _handed_back(state.state_details.flow_run_id)
+    with pytest.raises(
+        ElsewhereError, match=r"^signals on work pool gpu: schedule.pools: `git fetch .*push the comm"
+    ) as e:
+        _raise_failure("signals on work pool gpu", state, handed_back, "calm-otter")
+    assert (state.name, e.value.exit_code) == ("Failed", PublishError.exit_code)
+
+
+def test_what_nobody_begins_is_cancelled_within_its_limit(toy: Toy, prefect_server: str) -> None:
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.deployments import run_deployment
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.engine.work_pools import _register, _wait
+
+    limits = {
+        "schedule.wait_minutes": (
+            LostProcessError,
+            r"no worker has begun export on work pool idle within 0.001 minutes; start one \(`prefect worker start",
+        ),
+        "schedule.run_minutes": (TimeLimitError, "the run, at export on work pool idle, ran past its limit of 0.001"),
+    }
+    with client_of(toy) as client, temporary_settings({PREFECT_API_URL: prefect_server}):
+        with pytest.raises(ToolError, match=r"schedule.pools names idle, but .* has no such work pool"):
+            _register("idle")
+        client.create_work_pool(WorkPoolCreate(name="idle", type="process"))
+        _register("idle")
+        for key, (error, sentence) in limits.items():
+            change_params(toy.folder / "params.yaml", None, [f"{key}=0.001"])
+            handed: Any = run_deployment(f"{FLOW}/idle", timeout=0)
+            with open_run(toy.folder) as run, pytest.raises(error, match=sentence):
+                _wait(run, "idle", ["export"], handed.id)
+            assert client.read_flow_run(handed.id).state.is_cancelled()
+            change_params(toy.folder / "params.yaml", None, [f"{key}=10"])
+
+
+def test_what_stands_in_the_way_is_one_sentence_before_any_work(
+    offline_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.engine.work_pools import _check_stages, _check_ways
+
+    folder = offline_toy.folder
+    with open_run(folder) as run:
+        with pytest.raises(ParamsError, match=r"schedule.pools.gpu names 'exprt', which is no stage .* its stages are"):
+            _check_stages(run, "gpu", ["exprt"], moved=True)
+        with pytest.raises(ParamsError, match=r"schedule.pools.gpu names evaluate, which writes a file that DVC does"):
+            _check_stages(run, "gpu", ["export", "evaluate"], moved=True)
+    share(folder, tmp_path, offline_toy.variables, SETTINGS)
+    with pytest.raises(ToolError, match=r"schedule.pools needs an MLflow server"):
+        _check_ways(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    change_params(folder / "params.yaml", None, ["finetune.learning_rate=0.5"])
+    with pytest.raises(PublishError, match=r"schedule.pools: params.yaml in .* differs from the commit"):
+        _check_ways(folder)
+    (folder / ".dvc/config").write_text("")
+    with pytest.raises(PublishError, match=r"schedule.pools: `.*dvc config core.remote` failed in .*dvc remote add"):
+        _check_ways(folder)
+
+
+def test_how_a_worker_ended_is_told_by_its_error() -> None:
+    from prefect.states import Crashed, Failed
+
+    from flows.engine.work_pools import _raise_failure
+
+    full = {"exit_code": 5, "message": "no space is left"}
+    with pytest.raises(ElsewhereError, match=r"^signals on work pool gpu: no space is left$") as raised:
+        _raise_failure("signals on work pool gpu", Failed(), [{"stage": "teacher", "lock": ""}, full], "calm-otter")
+    assert raised.value.exit_code == 5
+    for state, kind in ((Crashed(name=LOST, message="Nothing was heard"), LostProcessError), (Failed(), PotstillError)):
+        with pytest.raises(kind, match=rf"^signals on work pool gpu ended as {state.name} .*run again") as raised:
+            _raise_failure("signals on work pool gpu", state, [], "calm-otter")
+        assert type(raised.value) is kind
