@@ -19,6 +19,7 @@ from potstill.errors import FormatError
 from potstill.prediction.row_batches import LINE
 
 OutputFormat = Literal["parquet", "jsonl", "csv"]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _FORMATS: dict[str, OutputFormat] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
@@ -148,7 +149,7 @@ def _finite(value: Any) -> Any:
 
 
 def cell(value: Any) -> str:
-    """Write a cell of CSV: a text as it is, nothing for a missing value, JSON for lists, objects and truth values."""
+    """Write a value as text: a text as it is, nothing for a missing value, JSON for lists, objects and truth values."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -158,5 +159,19 @@ def cell(value: Any) -> str:
 
 def _csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([_quoted_formula(value) for value in row] for row in rows)
     return text.getvalue().encode()
+
+
+def _quoted_formula(value: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would take for a formula; a number is none.
+
+    A formula of whoever wrote the text could send the other rows away.
+    """
+    if not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

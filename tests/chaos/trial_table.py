@@ -139,6 +139,10 @@ TRIALS = (
         "tests/chaos/poisoned.py::test_a_file_of_the_system_is_no_data",
     ),
     Trial(
+        "poison", "a text that is a formula", "a CSV that `potstill predict` writes", "quoted; a number stays one",
+        "tests/potstill/prediction/test_output_rows.py::test_a_formula_is_quoted_in_csv_alone",
+    ),
+    Trial(
         "outages", "a server is away for 60 s", "that of MLflow, of Prefect, and both, in mid-run",
         "the stages go on; every run and number arrives, once",
         "tests/chaos/lost_servers.py::test_a_run_goes_on_while_servers_are_away",

@@ -65,6 +65,16 @@ def test_types_of_parquet_that_json_has_not_are_written_as_text() -> None:
     assert [second[name] for name in table.column_names] == [None, None, None, 1.0, []]
 
 
+def test_a_formula_is_quoted_in_csv_alone() -> None:
+    texts = ["=HYPERLINK(A1)", "@x", "\tx", "- dull", "-0.5", "+3", "a=b"]
+    table, answers = pa.table({"=id": texts}), pa.table({"label": ["no"] * len(texts)})
+    writer = OutputRows("csv", ("=id",), ("label",))
+    rows = list(csv.reader(io.StringIO((writer.header() + writer.encode(table, answers)).decode(), newline="")))
+    assert [row[0] for row in rows] == ["'=id", "'=HYPERLINK(A1)", "'@x", "'\tx", "'- dull", "-0.5", "+3", "a=b"]
+    lines = OutputRows("jsonl", ("=id",), ("label",)).encode(table, answers)
+    assert [row["=id"] for row in objects(lines)] == texts
+
+
 def test_a_cell_of_csv_holds_a_text_as_it_is_and_json_for_what_is_nested() -> None:
     table = pa.table(
         {"text": ['say "hi",\nplease', None], "list": [[1], None], "number": [0.1, 2.0], "flag": [True, None]}
