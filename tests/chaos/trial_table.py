@@ -36,7 +36,7 @@ _FLIP = "one flipped bit"
 _FULL = "the disk is full"
 _GOES_ON = "the next one goes on and ends with the same bytes"
 _NAMED = "named before use"
-_ROOM = "one sentence, no part of a file, success once there is room"
+_ROOM = "one sentence with path and bytes, no part of a file, success once there is room"
 
 TRIALS = (
     Trial(
