@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from potstill.paths import METRICS
 from potstill.registry import tracking
+from potstill.registry.store_calls import RUN, patience
 from tests.flows.conftest import Toy, ended, until
 from tests.flows.test_pipeline_run import flow_runs, runs
 from tests.flows.test_team_servers import TeamServers, servers, team_toy
@@ -23,9 +25,10 @@ REFUSED = ("run", "--set", "gate.max_p99_ms=0.1")
 
 
 @pytest.fixture
-def earlier(team_toy: Toy) -> set[str]:
-    """The ids of the MLflow runs of earlier tries, which have the same servers."""
-    return {run.info.run_id for run in runs(team_toy)}
+def earlier(team_toy: Toy) -> Iterator[set[str]]:
+    """The ids of the MLflow runs of earlier tries, which have the same servers; what reads them is patient."""
+    with patience(RUN):
+        yield {run.info.run_id for run in runs(team_toy)}
 
 
 def assert_recorded_once(toy: Toy, servers: TeamServers, earlier: set[str]) -> None:
