@@ -80,12 +80,12 @@ def full_disk(error: BaseException, target: object = "", needed: int = 0) -> Dis
             return cause
         if copies := _failed_copies(cause):
             sizes = [os.path.getsize(source) for source, _ in copies if os.path.isfile(source)]
-            return _disk_full(os.path.abspath(copies[0][1]), max(needed, sum(sizes)))
+            return _disk_full(cause, os.path.abspath(copies[0][1]), max(needed, sum(sizes)))
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             path = os.path.abspath(cause.filename) if isinstance(cause.filename, str) else str(target)
-            return _disk_full(path, needed)
+            return _disk_full(cause, path, needed)
         if getattr(cause, "errno", None) is None and says_no_space(str(cause)):
-            return _disk_full(str(target), needed)
+            return _disk_full(cause, str(target), needed)
     return None
 
 
@@ -98,11 +98,12 @@ def _failed_copies(error: BaseException) -> list[tuple[str, str]]:
     return []
 
 
-def _disk_full(target: str, needed: int) -> DiskFullError:
+def _disk_full(cause: BaseException, target: str, needed: int) -> DiskFullError:
     activity = f" while writing {target}" if target else ""
     sizes = [f"it takes at least {_size(needed)}"] if needed else []
     with suppress(OSError):
-        sizes.append(f"{_size(_free_bytes(target))} are free on that disk")
+        if getattr(cause, "errno", None) != errno.EDQUOT:  # what is free on the disk is not what is left of a quota
+            sizes.append(f"{_size(_free_bytes(target))} are free on that disk")
     known = f" ({', '.join(sizes)})" if sizes else ""
     return DiskFullError(
         f"no space left{activity}{known}; free some space on that disk and run again, what was finished before is kept"
