@@ -53,11 +53,18 @@ def file_sums(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 
+def total_bytes(folder: Path) -> int:
+    """Sum the sizes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically: see `whole_file`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(path), whole_file(path) as handle:
-        handle.write(text.encode())
+    content = text.encode()
+    with disk_errors(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as handle:
+            handle.write(content)
 
 
 @contextmanager
@@ -230,8 +237,12 @@ def link_file(source: Path | str, target: Path | str) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, needed: int = 0) -> Iterator[None]:
     """Raise DiskFullError for "no space left", whichever library reports it.
+
+    Args:
+        path: what is written.
+        needed: bytes that it takes at least, if known.
 
     Raises:
         DiskFullError: the disk is full or a quota is used up.
@@ -239,30 +250,36 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (full := full_disk(error, path)) is None:
+        if (full := full_disk(error, path.absolute(), needed)) is None:
             raise
         raise full from error
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, needed: int = 0) -> Iterator[Path]:
     """Yield an empty temporary folder that replaces `path` on success; on failure nothing is left of it.
 
     The caller writes the manifest last (`write_manifest`).
+
+    Args:
+        path: the folder.
+        needed: bytes that it takes at least, if known, for the message about a full disk.
+
+    Raises:
+        DiskFullError: see `disk_errors`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        with disk_errors(path):
+    with disk_errors(path, needed):  # outermost: what is free is said once nothing is left
+        try:
+            temporary.mkdir(parents=True)
             yield temporary
             _fsync_tree(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _fsync_tree(folder: Path) -> None:

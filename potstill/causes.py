@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
@@ -13,18 +14,19 @@ from pathlib import Path
 
 from potstill.errors import DiskFullError, ToolError
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # Messages of libraries whose exceptions have no errno: the C library, SQLite, and safetensors (Rust).
 _NO_SPACE_WORDS = (
-    *(os.strerror(number).lower() for number in _NO_SPACE),
+    *(os.strerror(number).lower() for number in NO_SPACE),
     "no space left on device",
     "disk quota exceeded",
     "database or disk is full",
-    *(f"os error {number})" for number in _NO_SPACE),
-    *(f"[errno {number}]" for number in _NO_SPACE),
+    *(f"os error {number})" for number in NO_SPACE),
+    *(f"[errno {number}]" for number in NO_SPACE),
 )
 # NumPy and torch only report that less was written than was requested.
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written|enforce fail at inline_container|PytorchStreamWriter failed")
+_UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
 # What this user may not do, or nobody in a workspace that is read-only.
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 # Failures of the machine that no code can avoid: permissions, a broken disk, limits on files and memory.
@@ -68,28 +70,66 @@ def says_no_space(text: str) -> bool:
     return any(words in lowered for words in _NO_SPACE_WORDS) or _SHORT_WRITE.search(text) is not None
 
 
-def full_disk(error: BaseException, target: object = "") -> DiskFullError | None:
+def full_disk(error: BaseException, target: object = "", needed: int = 0) -> DiskFullError | None:
     """Return the error to show if an exception was caused by a full disk or an exhausted quota, else None.
 
     Args:
         error: the exception, from any library.
-        target: what was being written, if known.
+        target: the file, folder or store that was being written, if known.
+        needed: bytes that it takes at least, if known.
     """
     for cause in causes(error):
         if isinstance(cause, DiskFullError):
             return cause
-        if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
-            return _disk_full(str(cause.filename or target))
+        if copies := _failed_copies(cause):
+            sizes = [os.path.getsize(source) for source, _ in copies if os.path.isfile(source)]
+            return _disk_full(cause, os.path.abspath(copies[0][1]), max(needed, sum(sizes)))
+        if isinstance(cause, OSError) and cause.errno in NO_SPACE:
+            path = os.path.abspath(cause.filename) if isinstance(cause.filename, str) else str(target)
+            return _disk_full(cause, path, needed)
         if getattr(cause, "errno", None) is None and says_no_space(str(cause)):
-            return _disk_full(str(target))
+            return _disk_full(cause, str(target), needed)
     return None
 
 
-def _disk_full(target: str) -> DiskFullError:
+def _failed_copies(error: BaseException) -> list[tuple[str, str]]:
+    """List source and target of copies for which there was no space, as `shutil` reports those of a file or tree."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return [(source, copy) for source, copy, reason in error.args[0] if says_no_space(reason)]
+    if isinstance(error, OSError) and error.errno in NO_SPACE and error.filename2 is not None:
+        return [(error.filename, error.filename2)]
+    return []
+
+
+def _disk_full(cause: BaseException, target: str, needed: int) -> DiskFullError:
     activity = f" while writing {target}" if target else ""
+    sizes = [f"it takes at least {_size(needed)}"] if needed else []
+    with suppress(OSError):
+        if getattr(cause, "errno", None) != errno.EDQUOT:  # what is free on the disk is not what is left of a quota
+            sizes.append(f"{_size(_free_bytes(target))} are free on that disk")
+    known = f" ({', '.join(sizes)})" if sizes else ""
     return DiskFullError(
-        f"no space left{activity}; free some space on that disk and run again, what was finished before is kept"
+        f"no space left{activity}{known}; free some space on that disk and run again, what was finished before is kept"
     )
+
+
+def _free_bytes(target: str) -> int:
+    """Return how much is free on the disk of a file, folder or SQLite store.
+
+    Raises:
+        OSError: it is on no disk of this machine.
+    """
+    path = Path(target.removeprefix("sqlite:///"))
+    if not path.is_absolute():
+        raise FileNotFoundError(target)
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _size(count: int) -> str:
+    """Write a number of bytes with three digits or so."""
+    unit, size = next((unit, size) for unit, size in _UNITS if count >= size or size == 1)
+    return f"{count / size:,.1f} {unit}" if size > 1 else f"{count} {unit}"
 
 
 def missing_from_machine(error: Exception) -> ToolError | None:

@@ -7,6 +7,8 @@ if [[ ${1:-} != --inside ]]; then
 fi
 shift
 ip link set lo up
+# uv, npm and pip take what an earlier run or docs/tools.md has kept, and ask no index.
+export UV_OFFLINE=1 npm_config_offline=true PIP_NO_INDEX=1 PIP_FIND_LINKS="$PWD/.work/test-cache/packages"
 status=0
 "$@" || status=$?
 # A name that is looked up counts too, unless its server is on loopback.

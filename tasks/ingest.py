@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from potstill.artifacts import MANIFEST, read_json, sha256_file
+from potstill.artifacts import MANIFEST, read_json, sha256_file, total_bytes
 from potstill.config.ingest_params import Ingest
 from potstill.data.fetching.ingestion import TEACHERS, ingest_all, is_model_source
 from tasks.stage import Result, Stage, main
@@ -18,7 +18,7 @@ def run(stage: Stage) -> Result:
     models = " and the ".join(name for name in ("teacher", "student") if name in origins)
     more_teachers = sum(name.startswith(TEACHERS) for name in origins)
     models += f" and of {more_teachers} more teachers" if more_teachers else ""
-    size = sum(path.stat().st_size for folder in (raw_dir, given_dir) for path in folder.rglob("*") if path.is_file())
+    size = total_bytes(raw_dir) + total_bytes(given_dir)
     return Result(
         summary=f"{files[0]} files of {names} and {files[1]} of the {models}, {size / 1e6:.1f} MB, sums checked",
         metrics={"files": float(sum(files)), "megabytes": size / 1e6},

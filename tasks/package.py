@@ -22,6 +22,7 @@ from potstill.artifacts import (
     file_sums,
     sha256_file,
     sha256_value,
+    total_bytes,
     verify,
     whole_folder,
     write_json,
@@ -187,7 +188,12 @@ def _build(build_dir: Path, bento: Path, workspace: Path) -> None:
     # With -f, since BentoML searches no folder below a hidden one for a bentofile.
     command = [sys.executable, "-m", "bentoml", "build", "-f", BENTOFILE, "--version", bento.name, "."]
     # The temporary folder of a build that is killed is removed by the next run.
-    with disk_errors(bento), _only_whole(bento), log.open("wb") as output, scratch_folder(workspace) as scratch:
+    with (
+        disk_errors(bento, total_bytes(build_dir)),
+        _only_whole(bento),
+        log.open("wb") as output,
+        scratch_folder(workspace) as scratch,
+    ):
         variables = {**bento_environment(), "TMPDIR": str(scratch.resolve())}
         status = run(command, cwd=build_dir, environment=variables, stdout=output, stderr=output)
         if status != 0:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import pytest
 from potstill.compute.processes import free_port
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+_OWNER = "postgres"
 
 
 def need_postgres() -> None:
@@ -28,28 +29,63 @@ def need_postgres() -> None:
 @contextmanager
 def postgres() -> Iterator[str]:
     """Run a cluster; yields the URI of its database."""
+    with cluster() as running:
+        yield running.uri
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Run a cluster that can be restarted."""
     # Not below pytest's folder, which no other user may enter.
     with tempfile.TemporaryDirectory(prefix="potstill-postgres-") as folder:
-        yield from _run(Path(folder))
+        running = Cluster(Path(folder), free_port())
+        running.create()
+        try:
+            yield running
+        finally:
+            running.stop()
 
 
-def _run(folder: Path) -> Iterator[str]:
-    port, owner = free_port(), None
-    if os.getuid() == 0:  # PostgreSQL does not run as root
-        owner = pwd.getpwnam("postgres")
-        shutil.chown(folder, owner.pw_uid, owner.pw_gid)
+@dataclass(frozen=True)
+class Cluster:
+    """The databases of a folder, and the server that has them.
 
-    def call(program: str, *arguments: str) -> None:
+    Attributes:
+        folder: where they are.
+        port: where the server listens, on loopback.
+    """
+
+    folder: Path
+    port: int
+
+    @property
+    def uri(self) -> str:
+        """The address of the first database."""
+        return f"postgresql://potstill@127.0.0.1:{self.port}/postgres"
+
+    def create(self) -> None:
+        """Create the cluster and start its server."""
+        if os.getuid() == 0:
+            shutil.chown(self.folder, _OWNER, _OWNER)
+        self._call("initdb", "-U", "potstill", "-A", "trust", "-N", "-E", "UTF8", "--locale", "C")
+        self._start()
+
+    def stop(self) -> None:
+        """Stop the server as its crash would: all connections end, and what is not committed is undone."""
+        self._call("pg_ctl", "-m", "immediate", "-w", "stop")
+
+    def restart(self) -> None:
+        """Stop the server, see `stop`, and start it again."""
+        self.stop()
+        self._start()
+
+    def _start(self) -> None:
+        settings = f"-p {self.port} -k '' -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._call("pg_ctl", "-o", settings, "-l", str(self.folder / "log"), "-w", "start")
+
+    def _call(self, program: str, *arguments: str) -> None:
+        user = _OWNER if os.getuid() == 0 else None  # PostgreSQL does not run as root
         subprocess.run(
-            [BINARIES[-1] / program, *arguments], user=owner.pw_uid if owner else None, cwd=folder, check=True,
-            group=owner.pw_gid if owner else None, extra_groups=[] if owner else None, stdout=subprocess.DEVNULL,
+            [BINARIES[-1] / program, "-D", self.folder / "data", *arguments], user=user, group=user, cwd=self.folder,
+            extra_groups=[] if user else None, check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-
-    data = str(folder / "data")
-    call("initdb", "-D", data, "-U", "potstill", "-A", "trust", "-N", "-E", "UTF8", "--locale", "C")
-    settings = f"-p {port} -k '' -c listen_addresses=127.0.0.1 -c fsync=off"
-    call("pg_ctl", "-D", data, "-o", settings, "-l", str(folder / "log"), "-w", "start")
-    try:
-        yield f"postgresql://potstill@127.0.0.1:{port}/postgres"
-    finally:
-        call("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from flows.engine.flow_errors import StageError
-from potstill.causes import causes, full_disk, missing_from_machine, unexpected
+from potstill.causes import NO_SPACE, causes, full_disk, missing_from_machine, unexpected
 from potstill.errors import DiskFullError, PotstillError, TimeLimitError
 from potstill.paths import LOGS
 from potstill.registry.store_calls import RUN, patience
@@ -181,10 +182,40 @@ def _reproduce(stage: str) -> None:
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    copies = _FailedCopies(logging.getLogger("dvc_data"))
+    repo = Repo()
     try:
-        Repo().reproduce(stage, single_item=True)
+        repo.reproduce(stage, single_item=True)
+        copies.raise_any()
     except Exception as error:
-        raise _failure(stage, error) from error
+        raise _failure(stage, error, repo.cache.local.path) from error
+
+
+class _FailedCopies(logging.Handler):
+    """Keeps why copies to the cache failed: DVC logs it, and goes on as if they were there."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logging.ERROR)
+        self._errors: list[BaseException] = []
+        logger.handlers = [self]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self._errors.append(record.exc_info[1])
+
+    def raise_any(self) -> None:
+        """Raise an error if any copy failed: about all that failed for want of space, if any did.
+
+        What DVC has left of those is removed.
+        """
+        full = [error for error in self._errors if isinstance(error, OSError) and error.errno in NO_SPACE]
+        for error in full:
+            if error.filename2 is not None:
+                Path(error.filename2).unlink(missing_ok=True)
+        if full:
+            raise shutil.Error([(error.filename, error.filename2, str(error)) for error in full])
+        if self._errors:
+            raise self._errors[0]
 
 
 def _end_with_run() -> None:
@@ -201,9 +232,9 @@ def _end_with_run() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _failure(stage: str, error: Exception) -> PotstillError:
+def _failure(stage: str, error: Exception, cache: str) -> PotstillError:
     """Say what DVC's error is about: the innermost of its chain, without what that made impossible."""
-    if (disk := full_disk(error, f"the outs of {stage} to the cache in {Path.cwd() / '.dvc'}")) is not None:
+    if (disk := full_disk(error, cache)) is not None:
         return disk
     innermost = list(causes(error))[-1]
     message = f"stage {stage}: {' '.join(str(innermost).split())}"

@@ -227,7 +227,7 @@ def push_outs(workspace: Path, stages: list[str]) -> None:
     Raises:
         PublishError: it refuses.
     """
-    Remotes(workspace, KEY).dvc("push", "--quiet", *stages, advice=RETRY)
+    Remotes(workspace, KEY).dvc("push", *stages, advice=RETRY)
 
 
 def pull_outs(workspace: Path, stages: list[str]) -> None:
@@ -236,7 +236,7 @@ def pull_outs(workspace: Path, stages: list[str]) -> None:
     Raises:
         PublishError: it refuses.
     """
-    Remotes(workspace, KEY).dvc("pull", "--quiet", "--force", *stages, advice=RETRY)
+    Remotes(workspace, KEY).dvc("pull", "--force", *stages, advice=RETRY)
 
 
 # --- the run of the worker --------------------------------------------------------------------------------------------

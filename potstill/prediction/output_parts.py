@@ -270,22 +270,26 @@ def write_part(folder: Path, number: int, content: bytes, facts: Facts) -> None:
     Raises:
         DiskFullError, OutputError: it cannot be written.
     """
-    with writing_errors(folder):
+    with writing_errors(folder, len(content)):
         with whole_file(_part_path(folder, number)) as handle:
             handle.write(content)
         write_json(_facts_path(folder, number), {**facts, "sha256": hashlib.sha256(content).hexdigest()})
 
 
 @contextmanager
-def writing_errors(target: Path) -> Iterator[None]:
+def writing_errors(target: Path, needed: int = 0) -> Iterator[None]:
     """Turn what the file system refuses into one sentence.
+
+    Args:
+        target: what is written.
+        needed: bytes that it takes at least, if known.
 
     Raises:
         DiskFullError: the disk is full.
         OutputError: a file cannot be written for another reason.
     """
     try:
-        with disk_errors(target):
+        with disk_errors(target, needed):
             yield
     except OSError as error:
         raise OutputError(f"{target} cannot be written ({error.strerror or error}); name another output") from error

@@ -157,7 +157,7 @@ def _finite(value: Any) -> Any:
 
 
 def cell(value: Any) -> str:
-    """Write a cell of CSV: a text as it is, nothing for a missing value, JSON for lists, objects and truth values."""
+    """Write a value as text: a text as it is, nothing for a missing value, JSON for lists, objects and truth values."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -27,6 +27,7 @@ from potstill.artifacts import (
     link_file,
     read_json,
     sha256_file,
+    total_bytes,
     whole_file,
     write_manifest,
 )
@@ -194,7 +195,7 @@ def _problems(folder: Path, project: str) -> Iterator[str]:
 def _write_archive(folder: Path, target: Path) -> None:
     """Write a folder as a tar file that appears whole, and read it again before it does."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(target), whole_file(target) as handle:
+    with disk_errors(target, total_bytes(folder)), whole_file(target) as handle:
         with tarfile.open(fileobj=handle, mode="w") as archive:
             for name in (MANIFEST, *read_json(folder / MANIFEST)["files"]):
                 archive.add(folder / name, arcname=name, filter=_anonymous)

@@ -31,7 +31,8 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
         tensors: group -> name -> tensor.
         state: further state, for JSON.
     """
-    with whole_folder(folder / f"step-{step:09d}") as partial:
+    needed = sum(tensor.nbytes for values in tensors.values() for tensor in values.values())
+    with whole_folder(folder / f"step-{step:09d}", needed) as partial:
         for group, values in tensors.items():
             save_file(_separate(values), partial / f"{group}.safetensors")
         write_json(partial / "state.json", state)

@@ -10,7 +10,7 @@ from tests.flows.conftest import offline_toy, prefect_home, prefect_server, temp
 
 __all__ = ["offline_toy", "prefect_home", "prefect_server", "template", "toy", "variables"]
 
-MODULES = ("clocks", "flipped_bytes", "full_disks", "kills", "poisoned")
+MODULES = ("clocks", "flipped_bytes", "full_disks", "kills", "lost_servers", "poisoned", "races")
 pytest.register_assert_rewrite(*(f"tests.chaos.{module}" for module in MODULES))
 
 

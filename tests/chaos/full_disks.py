@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from potstill.artifacts import verify
 from potstill.config.params_file import load_params
 from potstill.errors import DiskFullError
 from potstill.inference.window_store import FolderStore
+from potstill.paths import ARTIFACTS, STORE
 from potstill.registry.promotion import Registry
 from potstill.serving.release import verify_seal
 from potstill.training import checkpoints
@@ -65,11 +67,13 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def assert_full(raised: pytest.ExceptionInfo[DiskFullError], folder: Path) -> None:
-    """The error is one sentence that names a path on the disk."""
+def assert_full(raised: pytest.ExceptionInfo[DiskFullError], folder: Path, *, needed: bool = True) -> None:
+    """The error is one sentence that names a path on the disk, what is free there and, where known, what is needed."""
     message = str(raised.value)
     assert str(folder) in message, message
     assert "\n" not in message
+    assert re.search(r"[0-9] (bytes|[kM]B) are free on that disk", message), message
+    assert bool(re.search(r"it takes at least [0-9.]+ (bytes|[kM]B)", message)) == needed, message
 
 
 def save(folder: Path, step: int) -> None:
@@ -108,17 +112,24 @@ def test_the_watch_folder(disk: SmallDisk) -> None:
 
 
 @pytest.mark.slow
-def test_the_store_of_mlflow(disk: SmallDisk) -> None:
-    registry = Registry(new_store(disk.folder / "w"), PROJECT)
+@pytest.mark.parametrize("spare", [0, 40_000], ids=["database", "artifacts"])
+def test_the_store_of_mlflow(spare: int, disk: SmallDisk, tmp_path: Path) -> None:
+    workspace = tmp_path / "w"
+    workspace.mkdir()
+    new_store(disk.folder)
+    (disk.folder / ARTIFACTS).mkdir()
+    for name in (STORE, ARTIFACTS):
+        (workspace / name).symlink_to(disk.folder / name)
+    registry = Registry(workspace, PROJECT)
     add_version(registry, "one")
     registry.promote("1", expected=None)
-    disk.fill(spare=8192)
+    disk.fill(spare)
     with pytest.raises(DiskFullError) as raised:
-        add_version(registry, "two")
-    assert_full(raised, disk.folder / "w")
+        add_version(registry, "two" * 80)  # a hundred times that as its model
+    assert_full(raised, workspace, needed=spare > 0)
     assert [version.version for version in registry.versions()] == ["1"]
     disk.make_room()
-    shutil.rmtree(disk.folder / "w/models")  # the helper's
+    shutil.rmtree(workspace / "models")  # the helper's
     registry.reconcile()
     version = add_version(registry, "two")
     registry.promote(version.version, expected="1")
@@ -127,17 +138,18 @@ def test_the_store_of_mlflow(disk: SmallDisk) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC's own trie
-def test_the_cache_of_dvc(disk: SmallDisk, offline_toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spare", [0, 4096])
+def test_the_cache_of_dvc(spare: int, disk: SmallDisk, offline_toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in offline_toy.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(offline_toy.folder)
     (offline_toy.folder / ".dvc/cache").symlink_to(disk.folder)
-    disk.fill()
+    disk.fill(spare)
     with open_run(offline_toy.folder) as run:
         with pytest.raises(DiskFullError) as raised:
             run.stage("prepare")
-        assert_full(raised, offline_toy.folder / ".dvc")
-        assert not list(disk.folder.glob("files/*/*/*"))
+        assert_full(raised, offline_toy.folder / ".dvc", needed=spare > 0)
+        assert not list(disk.folder.glob("files/*/*/*.tmp"))
         disk.make_room()
         run.stage("prepare")
     assert verify(Path("data/prepared")) == {}

@@ -33,13 +33,16 @@ from potstill.registry import tracking
 from potstill.registry.promotion import Registry
 from potstill.training import checkpoints
 from tasks.stage import INSIDE_RUN
-from tests.flows.conftest import Toy, until
+from tests.flows.conftest import Toy, ended, until
 from tests.potstill.compute.test_processes import alive
 from tests.registries import PROJECT
 from tests.tasks.data_workspace import make_workspace, run_stages
 
 pytestmark = pytest.mark.slow
 
+# How long after its limit a stage may go on.
+LATE_SECONDS = 10.0
+HANGING = Path(".work/hanging")
 # What has to be gone this long after the process that started it was killed.
 ORPHAN_SECONDS = 5.0
 TOY_STAGES = ("prepare", "export", "evaluate")
@@ -152,6 +155,26 @@ def assert_only_the_rest_ran(run: Going, finished: list[str]) -> None:
     """A run says of each stage that was finished before that it is current."""
     said = [line.strip() for line in run.lines if line.startswith(tuple(f"{stage}: " for stage in finished))]
     assert said == [f"{stage}: {CURRENT}" for stage in finished]
+
+
+def test_nothing_is_left_5_s_after_the_parent_alone_was_killed(toy: Toy, chance: random.Random) -> None:
+    stage = chance.choice(TOY_STAGES)
+    run = Going(Toy(toy.folder, toy.variables | {"TOY_HANG": stage}, toy.started))
+    assert until((toy.folder / HANGING).exists)
+    run.kill(group=False)
+    assert toy.processes() == []
+
+
+def test_a_stage_that_hangs_is_ended_within_10_s_of_its_limit(toy: Toy) -> None:
+    limit_seconds = 30
+    run = toy.start("run", "--set", f"schedule.stage_minutes={limit_seconds / 60}", TOY_HANG="prepare")
+    assert until((toy.folder / HANGING).exists)
+    stage = psutil.Process(int((toy.folder / HANGING).read_text(encoding="utf-8")))
+    started, family = stage.create_time(), [stage, *stage.children(recursive=True)]
+    assert until(lambda: not any(alive(process.pid) for process in family))
+    assert time.time() - started < limit_seconds + LATE_SECONDS
+    late = ended(run)
+    assert (late.code, toy.processes()) == (6, []), late
 
 
 # The stages that go through their work in one process; each by itself is killed and run again.

@@ -11,6 +11,7 @@ from tests.chaos.flipped_bytes import (
     test_the_cache_of_dvc,
 )
 from tests.chaos.full_disks import disk, test_checkpoints, test_the_store_of_mlflow, test_the_watch_folder
+from tests.chaos.full_disks import test_the_cache_of_dvc as test_the_cache_of_dvc_on_a_full_disk
 from tests.chaos.kills import test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before
 from tests.chaos.poisoned import test_a_file_of_the_system_is_no_data, test_a_pickle_is_never_loaded
 
@@ -28,6 +29,7 @@ __all__ = [
     "test_an_out",
     "test_checkpoints",
     "test_the_cache_of_dvc",
+    "test_the_cache_of_dvc_on_a_full_disk",
     "test_the_store_of_mlflow",
     "test_the_watch_folder",
 ]

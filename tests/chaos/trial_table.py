@@ -36,7 +36,7 @@ _FLIP = "one flipped bit"
 _FULL = "the disk is full"
 _GOES_ON = "the next one goes on and ends with the same bytes"
 _NAMED = "named before use"
-_ROOM = "one sentence, no part of a file, success once there is room"
+_ROOM = "one sentence with path and bytes, no part of a file, success once there is room"
 
 TRIALS = (
     Trial(
@@ -53,7 +53,11 @@ TRIALS = (
         "tests/chaos/kills.py::test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before", 20,
     ),
     Trial(
-        "kills", "kill -9 of the parent alone", "a run in mid-stage", "nothing is left; Prefect says Crashed",
+        "kills", "kill -9 of the parent alone", "a run in mid-stage", "nothing is left 5 s later",
+        "tests/chaos/kills.py::test_nothing_is_left_5_s_after_the_parent_alone_was_killed", 20,
+    ),
+    Trial(
+        "kills", "kill -9 of the parent alone", "a run in mid-stage", "the next run finishes; Prefect says Crashed",
         "tests/flows/test_pipeline_run.py::test_after_kill_9_nothing_is_left_running_and_the_next_run_finishes",
     ),
     Trial(
@@ -147,16 +151,36 @@ TRIALS = (
         "tests/potstill/registry/test_mlflow_server.py::test_what_was_created_without_an_answer_is_not_created_again",
     ),
     Trial(
-        "outages", "a server that is away, and back", "MLflow, in a run", "the run waits, says so, and goes on",
+        "outages", "a server is away for 60 s", "that of MLflow, of Prefect, and both, in mid-run",
+        "the stages go on; every run and number arrives, once",
+        "tests/chaos/lost_servers.py::test_a_run_goes_on_while_servers_are_away",
+    ),
+    Trial(
+        "outages", "PostgreSQL is restarted", "that of MLflow's and Prefect's server, at a random moment of a run",
+        "the run ends as usual; every run and number arrives, once",
+        "tests/chaos/lost_servers.py::test_a_run_goes_on_when_the_database_is_restarted", 5,
+    ),
+    Trial(
+        "outages", "a server is away, and back", "that of MLflow, when the champion is asked for",
+        "the run waits, says so, and goes on",
         "tests/potstill/registry/test_store_calls.py"
         "::test_a_run_waits_for_a_server_that_restarts_and_prints_a_notice",
     ),
     Trial(
-        "outages", "a server that is away, and back", "the server of a stream", "tried again; nothing lost or doubled",
+        "outages", "a server is away, and back", "the server of a stream", "tried again; nothing lost or doubled",
         "tests/potstill/prediction/test_stream_prediction.py::test_while_the_server_is_away_it_tries_again",
     ),
     Trial(
-        "outages", "a stage, a step or a run that hangs", "a run", "ended at its limit with all that it started",
+        "outages", "a worker is killed with its run", "a deployment in Prefect",
+        "within three heartbeats the run is Crashed and its slot is free",
+        "tests/flows/test_lost_runs.py::test_a_run_whose_worker_was_killed_is_crashed_and_its_slot_is_free",
+    ),
+    Trial(
+        "outages", "a stage hangs", "a run", "ended, with all it started, at most 10 s past its limit",
+        "tests/chaos/kills.py::test_a_stage_that_hangs_is_ended_within_10_s_of_its_limit", 5,
+    ),
+    Trial(
+        "outages", "a stage, a step or a run goes past its limit", "a run", "ended with all it started; says which",
         "tests/flows/test_pipeline_run.py::test_past_its_limit_a_stage_a_step_or_the_run_is_ended_with_all_it_started",
     ),
     Trial(
@@ -164,8 +188,18 @@ TRIALS = (
         "tests/chaos/clocks.py::test_promotions_after_the_clock_was_set_back",
     ),
     Trial(
-        "races", "two runs at once", "one workspace", "one runs, the other hears who does",
-        "tests/flows/test_pipeline_run.py::test_one_run_at_a_time_and_ctrl_c_ends_all", 50,
+        "races", "two runs, the second at a random moment of the first", "one workspace",
+        "one is refused or has nothing left to do; one version, the same sums",
+        "tests/chaos/races.py::test_two_runs_at_once_in_one_workspace", 50,
+    ),
+    Trial(
+        "races", "two runs, the second at a random moment of the first", "two clones that share a registry",
+        "both end with the same sums; one version",
+        "tests/chaos/races.py::test_two_runs_at_once_in_two_clones", 50,
+    ),
+    Trial(
+        "races", "two runs at once, and Ctrl-C", "one workspace", "one runs, the other hears who does; nothing is left",
+        "tests/flows/test_pipeline_run.py::test_one_run_at_a_time_and_ctrl_c_ends_all", 10,
     ),
     Trial(
         "races", "promoters at once", "two clones, SQLite", "one wins each round; the ledger is whole",

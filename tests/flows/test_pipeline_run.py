@@ -65,12 +65,13 @@ def flow_runs(toy: Toy, *, started: bool = True) -> list[Any]:
 def client_of(toy: Toy) -> Iterator[Any]:
     """A client of the toy's Prefect server."""
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    with (
-        temporary_settings({PREFECT_API_URL: toy.variables["PREFECT_API_URL"]}),
-        get_client(sync_client=True) as client,
-    ):
+    settings = {
+        PREFECT_API_URL: toy.variables["PREFECT_API_URL"],
+        PREFECT_API_AUTH_STRING: toy.variables.get("PREFECT_API_AUTH_STRING"),
+    }
+    with temporary_settings(settings), get_client(sync_client=True) as client:
         yield client
 
 

@@ -27,7 +27,7 @@ from tests.flows.conftest import Ended, Toy, ended, serving, until
 from tests.flows.test_pipeline_run import runs
 from tests.object_store import ObjectStore, need_object_store, object_store
 from tests.outages import Door
-from tests.postgres import BINARIES, need_postgres, postgres
+from tests.postgres import BINARIES, Cluster, cluster, need_postgres
 from tests.registries import PROJECT
 
 DATABASES = ("mlflow", "accounts", "prefect")
@@ -42,6 +42,7 @@ class TeamServers:
     store: ObjectStore
     password: str
     auth: str
+    cluster: Cluster
     databases: dict[str, str]
     folder: Path
     mlflow_door: Door
@@ -73,9 +74,9 @@ def servers(slow: None, variables: dict[str, str], tmp_path_factory: pytest.Temp
     need_object_store()
     folder, password, auth = tmp_path_factory.mktemp("servers"), secrets.token_hex(16), f"team:{secrets.token_hex(16)}"
     with ExitStack() as running:
-        uri = running.enter_context(postgres())
+        postgresql = running.enter_context(cluster())
         store = running.enter_context(object_store())
-        databases = _create_databases(uri)
+        databases = _create_databases(postgresql.uri)
         store.create_bucket("team")
         accounts = folder / "accounts.ini"
         values = {"default_permission": "READ", "database_uri": databases["accounts"], "auth_cache_ttl_seconds": 60}
@@ -102,7 +103,7 @@ def servers(slow: None, variables: dict[str, str], tmp_path_factory: pytest.Temp
         for door in doors:
             running.callback(door.close)
         mlflow, prefect = (f"http://127.0.0.1:{door.port}" for door in doors)
-        yield TeamServers(mlflow, f"{prefect}/api", store, password, auth, databases, folder, *doors)
+        yield TeamServers(mlflow, f"{prefect}/api", store, password, auth, postgresql, databases, folder, *doors)
 
 
 def _create_databases(uri: str) -> dict[str, str]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.lib
 import pytest
 
 from potstill.causes import full_disk, unexpected
@@ -15,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Runs in a folder of 64 kB. Each library writes more than that and reports the failure in its own way.
 WRITERS = """
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -41,14 +44,15 @@ for write in [
     lambda: save_file({"x": large}, "x.safetensors"),
     lambda: torch.save(torch.from_numpy(large), "x.pt"),
     sql,
+    lambda: shutil.copyfile(pa.lib.__file__, "file"),
+    lambda: shutil.copytree(Path(shutil.__file__).parent / "json", "folder"),
 ]:
     try:
         write()
     except Exception as error:
         print(type(error).__name__, *unexpected(error, Path("log"))[::-1])
     for path in Path().glob("*"):
-        if path.is_file() and path.name not in ("writers.py", "filler"):
-            path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 """
 
 SMALL_DISK = """
@@ -78,8 +82,13 @@ def test_a_full_disk_is_recognised_in_the_errors_of_every_library(tmp_path: Path
     folder.mkdir()
     done = on_a_small_disk(folder, f"{sys.executable} {script}")
     lines = done.stdout.splitlines()
-    assert len(lines) == 6, done.stderr
+    assert len(lines) == 8, done.stderr
     assert all(line.split()[1] == "5" and "no space left" in line for line in lines), done.stdout
+    assert all("are free on that disk" in line for line in lines), done.stdout
+    size = os.path.getsize(pyarrow.lib.__file__) / 1e6
+    assert f"{folder}/file (it takes at least {size:.1f} MB" in lines[-2], done.stdout
+    assert f"{folder}/folder/" in lines[-1], done.stdout
+    assert "it takes at least" in lines[-1], done.stdout
 
 
 def test_a_full_disk_is_recognised_by_its_message_alone() -> None:

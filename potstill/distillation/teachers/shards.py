@@ -96,7 +96,7 @@ class PendingShard:
         from safetensors.numpy import save_file
 
         assert all(self._filled[name] == len(array) for name, array in self.arrays.items())
-        with whole_folder(folder) as partial:
+        with whole_folder(folder, sum(array.nbytes for array in self.arrays.values())) as partial:
             save_file({LENGTHS: self.lengths.astype(np.int32), **self.arrays}, partial / DATA)
             write_manifest(partial, {**metadata, "fidelity": self.errors})
 
