@@ -27,7 +27,10 @@ from tests.flows.test_pipeline_run import client_of, parents, runs
 from tests.flows.toy.common import write_student
 from tests.registries import new_store
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # in DVC's own trie
+]
 FLOW = "potstill-stages"
 SETTINGS = [
     'schedule.pools={"cpu": ["prepare"], "gpu": ["export"]}',
