@@ -33,7 +33,9 @@ class Remotes:
         """
         self.git("rev-parse", "--verify", "HEAD", advice="commit the workspace")
         self.git("remote", "get-url", ORIGIN, advice=f"add it: git remote add {ORIGIN} URL")
-        self.dvc("config", "core.remote", advice="add it: dvc remote add --default NAME URL")
+        advice = "add it: dvc remote add --default NAME URL"
+        if not self.dvc("config", "core.remote", advice=advice):  # it exits with 0 where there is none
+            raise PublishError(f"{self.key}: DVC has no default remote in {self.workspace}; {advice}")
 
     def git(self, *arguments: str, advice: str) -> str:
         """Return what a command of git prints.
