@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -69,10 +68,6 @@ def workspace(tmp_path: Path) -> Path:
     (tmp_path / "dvc.yaml").write_text(GRAPH, encoding="utf-8")
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     return new_store(tmp_path)
-
-
-def test_all_objects_are_seldom_looked_through_for_garbage() -> None:
-    assert gc.get_threshold()[2] == 100
 
 
 def start(workspace: Path, mode: str, **more: str) -> subprocess.Popen[str]:
