@@ -3,10 +3,14 @@
 # anything in it tried to reach another address: the kernel counts what it had no route for. Needs root and iproute2.
 set -euo pipefail
 if [[ ${1:-} != --inside ]]; then
-    exec unshare --net "$0" --inside "$@"
+    exec unshare --net --mount "$0" --inside "$@"
 fi
 shift
 ip link set lo up
+# torch's sockets ask for the name of loopback in this form, which would otherwise be looked up at a name server.
+hosts=$(mktemp)
+cat /etc/hosts - > "$hosts" <<< "::ffff:127.0.0.1 localhost"
+mount --bind "$hosts" /etc/hosts
 # uv, npm and pip take what an earlier run or docs/tools.md has kept, and ask no index.
 export UV_OFFLINE=1 npm_config_offline=true PIP_NO_INDEX=1 PIP_FIND_LINKS="$PWD/.work/test-cache/packages"
 status=0

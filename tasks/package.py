@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,13 +91,14 @@ def package(params: Params, workspace: Path) -> Packaged:
         write_json(folder / SETTINGS, settings.model_dump(mode="json"))
     tag = f"{settings.name}:{version}"
     path = bento_path(tag)
-    if not _is_intact(path) or (settings.signer is not None and not (path / BENTO_SIGNATURE).exists()):
-        shutil.rmtree(path, ignore_errors=True)
-        _build(build_dir, path, workspace)
-        write_seal(path)
-        verify_seal(path)
-        if settings.signer is not None:
-            sign_bento(path, params.sign, workspace)
+    with _hold_store(path):
+        if not _is_intact(path) or (settings.signer is not None and not (path / BENTO_SIGNATURE).exists()):
+            shutil.rmtree(path, ignore_errors=True)
+            _build(build_dir, path, workspace)
+            write_seal(path)
+            verify_seal(path)
+            if settings.signer is not None:
+                sign_bento(path, params.sign, workspace)
     return Packaged(tag, path, candidate)
 
 
@@ -122,8 +123,10 @@ def fetch(params: Params, workspace: Path, version: str) -> Packaged:
     tag = registry.bento_of(registered)
     path = bento_path(tag)
     if not _is_intact(path):
-        registry.fetch_bento(registered, path)
-        verify_seal(path)
+        with _hold_store(path):
+            if not _is_intact(path):
+                registry.fetch_bento(registered, path)
+                verify_seal(path)
     return Packaged(tag, path, registered.candidate)
 
 
@@ -202,16 +205,21 @@ def _build(build_dir: Path, bento: Path, workspace: Path) -> None:
             raise PackageError(f"`bentoml build` failed: {last} (the whole output is in {log})")
 
 
+def _hold_store(bento: Path) -> AbstractContextManager[None]:
+    """Look at, build or fetch a Bento alone of its name: another run may be building the same one."""
+    name, home = bento.parent.name, bento.parents[2]
+    return hold(home / "tmp" / f"{name}.lock", what=f"a build of {name}", wait_seconds=WAIT_SECONDS)
+
+
 @contextmanager
 def _only_whole(bento: Path) -> Iterator[None]:
-    """Build a Bento alone of its name, and remove what BentoML leaves of builds that fail or were killed."""
-    name, home = bento.parent.name, bento.parents[2]
-    with hold(home / "tmp" / f"{name}.lock", what=f"a build of {name}", wait_seconds=WAIT_SECONDS):
-        try:
-            yield
-        finally:
-            for folder in (home / "tmp").glob(f"bentoml_bento_{name}????????"):  # as tempfile names it
-                shutil.rmtree(folder)
+    """Remove what BentoML leaves of builds that fail or were killed."""
+    try:
+        yield
+    finally:
+        parts = f"bentoml_bento_{bento.parent.name}????????"  # as tempfile names it
+        for folder in (bento.parents[2] / "tmp").glob(parts):
+            shutil.rmtree(folder)
 
 
 def main() -> None:

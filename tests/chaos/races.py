@@ -25,6 +25,7 @@ def codes_of_two_runs(first: Toy, second: Toy, seconds: float) -> list[int]:
     running.append(second.start("run"))
     endings = [ended(run) for run in running]
     assert not [ending for ending in endings if "Traceback" in ending.out + ending.err]
+    assert {ending.code for ending in endings} <= {0, 4}, [ending.err for ending in endings]
     return [ending.code for ending in endings]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from potstill.compute.processes import free_port, start, stop
+from potstill.environment import NO_TELEMETRY
 from tasks.smoke import is_ready
 from tests.deploy.conftest import TEXTS, Built
 from tests.tasks.test_package import TRAINING
@@ -43,6 +44,7 @@ def test_its_size_on_disk(clean_environment: Path) -> None:
 def test_it_starts_soon_in_little_memory_and_answers(built: Built, clean_environment: Path, tmp_path: Path) -> None:
     port = free_port()
     variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BENTOML_HOME": str(built.home)}
+    variables |= NO_TELEMETRY  # which `bentoml serve` alone would send
     command = [str(clean_environment / "bin/bentoml"), "serve", built.packaged.tag, "--port", str(port)]
     log = (tmp_path / "log.txt").open("wb")
     begin = time.monotonic()

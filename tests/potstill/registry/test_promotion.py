@@ -68,6 +68,16 @@ def test_the_second_of_two_writers_fails_although_mlflow_lets_both_succeed(regis
     assert aliases(registry)[CHAMPION] == "2"
 
 
+def test_the_second_of_two_runs_with_the_same_candidate_finds_it_promoted(registry: Registry) -> None:
+    add_version(registry, "one")
+    registry.promote("1", expected=None)
+    lines = len(registry.ledger.lines())
+    assert registry.promote("1", expected=None).version == "1"
+    assert len(registry.ledger.lines()) == lines
+    with pytest.raises(RegistryError, match="is version 1 now, not none"):
+        registry.promote("1", expected=None, person=True)
+
+
 def test_a_capitalised_alias_is_not_the_champion(registry: Registry) -> None:
     add_version(registry, "one")
     tracking.client(registry.workspace).set_registered_model_alias(PROJECT, "Champion", "1")
