@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from potstill.errors import DiskFullError, ToolError
+from potstill.errors import DiskFullError, PotstillError, ToolError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # Messages of libraries whose exceptions have no errno: the C library, SQLite, and safetensors (Rust).
@@ -27,11 +27,11 @@ _NO_SPACE_WORDS = (
 # NumPy and torch only report that less was written than was requested.
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written|enforce fail at inline_container|PytorchStreamWriter failed")
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
-# What this user may not do, or nobody in a workspace that is read-only.
+# Errors about what this user may not do, or nobody in a workspace that is read-only.
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 # Failures of the machine that no code can avoid: permissions, a broken disk, limits on files and memory.
 _MACHINE_ERRNOS = DENIED | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ELOOP}
-# Their modules are here; any other that is not found is a package that is not installed.
+# Packages whose modules are here; any other module that is not found is of a package that is not installed.
 _OUR_PACKAGES = frozenset({"potstill", "tasks", "flows"})
 # Tools whose exceptions are about their own state, by the package that defines the exception.
 _TOOLS = {
@@ -107,9 +107,9 @@ def _disk_full(cause: BaseException, target: str, needed: int) -> DiskFullError:
     with suppress(OSError):
         if getattr(cause, "errno", None) != errno.EDQUOT:  # what is free on the disk is not what is left of a quota
             sizes.append(f"{_size(_free_bytes(target))} are free on that disk")
-    known = f" ({', '.join(sizes)})" if sizes else ""
+    space = f" ({', '.join(sizes)})" if sizes else ""
     return DiskFullError(
-        f"no space left{activity}{known}; free some space on that disk and run again, what was finished before is kept"
+        f"no space left{activity}{space}; free some space on that disk and run again, what was finished before is kept"
     )
 
 
@@ -130,6 +130,11 @@ def _size(count: int) -> str:
     """Write a number of bytes with three digits or so."""
     unit, size = next((unit, size) for unit, size in _UNITS if count >= size or size == 1)
     return f"{count / size:,.1f} {unit}" if size > 1 else f"{count} {unit}"
+
+
+def machine_error(error: Exception) -> PotstillError | None:
+    """Return the error to show if a full disk or something else of this machine caused an exception, else None."""
+    return full_disk(error, Path.cwd()) or missing_from_machine(error)
 
 
 def missing_from_machine(error: Exception) -> ToolError | None:
@@ -154,8 +159,8 @@ def unexpected(error: Exception, log: Path) -> tuple[str, int]:
         error: the exception that reached the top level.
         log: file for the traceback; left out if it cannot be written.
     """
-    if (known := full_disk(error, Path.cwd()) or missing_from_machine(error)) is not None:
-        return str(known), known.exit_code
+    if (about_machine := machine_error(error)) is not None:
+        return str(about_machine), about_machine.exit_code
     traceback_note = ""
     with suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)

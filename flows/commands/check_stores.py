@@ -33,10 +33,10 @@ def check_stores(workspace: Path) -> Iterator[Finding]:
         try:
             yield from list(check(workspace, params)) or [Finding(name, True, "nothing disagrees")]
         except Exception as error:
-            known = error if isinstance(error, PotstillError) else missing_from_machine(error)
-            if known is None:
+            problem = error if isinstance(error, PotstillError) else missing_from_machine(error)
+            if problem is None:
                 raise
-            yield Finding(name, False, str(known))
+            yield Finding(name, False, str(problem))
 
 
 def _versions(workspace: Path, params: Params) -> Iterator[Finding]:

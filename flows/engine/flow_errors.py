@@ -6,7 +6,7 @@ from potstill.errors import PotstillError
 
 
 class ElsewhereError(PotstillError):
-    """What another process or machine ran has failed; carries the exit code and the sentence from there."""
+    """A failure of what another process or machine ran; carries the exit code and the sentence from there."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -64,6 +64,8 @@ class Remotes:
         if done.returncode:
             words = " ".join(word for word in command if not word.startswith(("-", sys.prefix)))
             lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-            said = next((line for line in lines if line.startswith("ERROR: ")), lines[-1])  # DVC ends with where to ask
-            raise PublishError(f"{self.key}: `{words}` failed in {self.workspace} ({redacted(said)}); {advice}")
+            message = next(
+                (line for line in lines if line.startswith("ERROR: ")), lines[-1]
+            )  # DVC ends with where to ask
+            raise PublishError(f"{self.key}: `{words}` failed in {self.workspace} ({redacted(message)}); {advice}")
         return done.stdout.strip()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from flows.engine.flow_errors import StageError
-from potstill.causes import NO_SPACE, causes, full_disk, missing_from_machine, unexpected
+from potstill.causes import NO_SPACE, causes, full_disk, machine_error, unexpected
 from potstill.errors import DiskFullError, PotstillError, TimeLimitError
 from potstill.paths import LOGS
 from potstill.registry.store_calls import RUN, patience
@@ -172,8 +172,7 @@ def _answer(function: Callable[..., object], arguments: tuple[object, ...]) -> o
     except PotstillError as error:
         return error
     except Exception as error:
-        known = full_disk(error, Path.cwd()) or missing_from_machine(error)
-        return known or PotstillError(unexpected(error, LOGS / "potstill.txt")[0])
+        return machine_error(error) or PotstillError(unexpected(error, LOGS / "potstill.txt")[0])
 
 
 def _reproduce(stage: str) -> None:

@@ -50,7 +50,7 @@ _WRITTEN = {path.as_posix() for path in (DVC_LOCK, METRICS, SOURCES)}
 
 @dataclass(frozen=True)
 class Part:
-    """What a worker is to run.
+    """Stages that a worker is to run, and what it needs for that.
 
     Attributes:
         project: name of the project.
@@ -100,8 +100,10 @@ def placed_stages(run: Run) -> dict[str, str]:
 def _check_stages(run: Run, pool: str, stages: Iterable[str], *, moved: bool) -> None:
     for stage in stages:
         if stage not in run.graph.order:
-            known = ", ".join(run.graph.order)
-            raise ParamsError(f"{KEY}.{pool} names {stage!r}, which is no stage of dvc.yaml; its stages are {known}")
+            stages_of_graph = ", ".join(run.graph.order)
+            raise ParamsError(
+                f"{KEY}.{pool} names {stage!r}, which is no stage of dvc.yaml; its stages are {stages_of_graph}"
+            )
         if moved and stage in run.graph.uncached:
             raise ParamsError(
                 f"{KEY}.{pool} names {stage}, which writes a file that DVC does not keep (cache: false) and so cannot "
