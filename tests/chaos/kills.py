@@ -82,10 +82,10 @@ class Going:
             return any("bentoml" in command and "serve" in command for command in self.toy.processes())
         if step == "register":
             return last_holder(folder / REGISTRY_LOCK) == self.process.pid
-        if step == "gate":  # a stage is done when DVC says so, a moment after it has said so itself
-            return "\n  evaluate:" in (folder / DVC_LOCK).read_text(encoding="utf-8")
-        line = {"package": "gate: ", "promote": "register: "}[step]
-        return any(said.startswith(line) for said in self.lines)
+        line = {"gate": "evaluate: ", "package": "gate: ", "promote": "register: "}[step]
+        # A stage is done when DVC says so, a moment after it has said so itself.
+        done = step != "gate" or "\n  evaluate:" in (folder / DVC_LOCK).read_text(encoding="utf-8")
+        return done and any(said.startswith(line) for said in self.lines)
 
     def kill(self, *, group: bool) -> None:
         """Kill the run's whole process group or the run alone, and see that all it has started ends."""

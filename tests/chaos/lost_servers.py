@@ -5,17 +5,23 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
 import pytest
 
+from flows.engine.lost_runs import LOST
 from potstill.paths import METRICS
 from potstill.registry import tracking
 from potstill.registry.store_calls import RUN, patience
 from tests.flows.conftest import Toy, ended, until
 from tests.flows.test_pipeline_run import flow_runs, runs
 from tests.flows.test_team_servers import TeamServers, servers, team_toy
+from tests.flows.test_work_pools import Team, assert_student_is_exact, gpu_worker, handed_runs, team
 
-__all__ = ["servers", "team_toy"]
+__all__ = ["servers", "team", "team_toy"]
 
 pytestmark = pytest.mark.slow
 
@@ -72,3 +78,25 @@ def test_a_run_goes_on_when_the_database_is_restarted(
     refused = ended(run)
     assert refused.code == 7, refused
     assert_recorded_once(team_toy, servers, earlier)
+
+
+def test_the_worker_of_another_pool_is_killed_in_mid_stage(
+    team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", team.cpu.variables["MLFLOW_TRACKING_URI"])
+    with gpu_worker(team, TOY_HANG="export") as worker, ThreadPoolExecutor(1) as thread:
+        run = thread.submit(team.run)
+        assert until(lambda: any(team.gpu.rglob("hanging")) or run.done())
+        for process in (worker, *worker.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        state, log = run.result()
+    assert state.type.value == "FAILED", (state, log)
+    assert "export on work pool gpu ended as Lost (Nothing was heard of its process for 90 s" in state.message
+    with gpu_worker(team):
+        state, log = team.run()
+    assert state.name == "Refused", (state.message, log)
+    assert [run.state.name for run in handed_runs(team.cpu)] == [LOST, "Completed"]
+    finished = [run.info for run in runs(team.cpu) if run.info.status == "FINISHED"]
+    assert sorted(info.run_name for info in finished) == ["evaluate", "export", "pipeline", "prepare"]
+    assert_student_is_exact(team.cpu, tmp_path)

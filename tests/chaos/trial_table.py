@@ -176,6 +176,11 @@ TRIALS = (
         "tests/flows/test_lost_runs.py::test_a_run_whose_worker_was_killed_is_crashed_and_its_slot_is_free",
     ),
     Trial(
+        "outages", "a worker is killed with its run", "another work pool, in mid-stage",
+        "within three heartbeats the run ends with a sentence; the next one finishes with the same bytes",
+        "tests/chaos/lost_servers.py::test_the_worker_of_another_pool_is_killed_in_mid_stage",
+    ),
+    Trial(
         "outages", "a stage hangs", "a run", "ended, with all it started, at most 10 s past its limit",
         "tests/chaos/kills.py::test_a_stage_that_hangs_is_ended_within_10_s_of_its_limit", 5,
     ),

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import pytest
 
 from flows.commands.params_changes import change_params
@@ -41,15 +42,24 @@ SETTINGS = [
 
 @dataclass(frozen=True)
 class Team:
-    """Two machines, each with a worker.
+    """Two machines, the first with a worker.
 
     Attributes:
         cpu: the clone in which the pool `cpu` does whole runs, and that machine's environment.
         gpu: the folder of the machine of the pool `gpu`.
+        gpu_variables: that machine's environment.
     """
 
     cpu: Toy
     gpu: Path
+    gpu_variables: dict[str, str]
+
+    def run(self) -> tuple[Any, str]:
+        """Have the pool `cpu` do a whole run; return its last state and the log of the worker of `gpu`."""
+        with client_of(self.cpu) as client:
+            started = client.create_flow_run_from_deployment(client.read_deployment_by_name("potstill/on-cpu").id)
+            assert until(lambda: client.read_flow_run(started.id).state.is_final(), 900, pause_seconds=1)
+            return client.read_flow_run(started.id).state, (self.gpu / "worker.txt").read_text()
 
 
 def machine(folder: Path, variables: dict[str, str]) -> dict[str, str]:
@@ -62,10 +72,22 @@ def machine(folder: Path, variables: dict[str, str]) -> dict[str, str]:
     return variables | own | {"PREFECT_WORKER_QUERY_SECONDS": "3"}
 
 
-def start_worker(folder: Path, pool: str, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+@contextmanager
+def working(folder: Path, pool: str, variables: dict[str, str]) -> Iterator[psutil.Process]:
+    """Run a worker of a pool on a machine."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", "1"]
     with (folder / "worker.txt").open("wb") as log:
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", "1"]
-        return subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log)
+        worker = subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log)
+    try:
+        yield psutil.Process(worker.pid)
+    finally:
+        worker.terminate()
+        worker.wait(60)
+
+
+def gpu_worker(team: Team, **more: str) -> AbstractContextManager[psutil.Process]:
+    """Run the worker of the pool `gpu`, with more in its environment."""
+    return working(team.gpu, "gpu", team.gpu_variables | more)
 
 
 @pytest.fixture
@@ -90,11 +112,8 @@ def team_in(base: Path, template: Path, variables: dict[str, str], prefect_serve
         git(base, "clone", "-q", "--branch", "main", "origin", "cpu/clone")
         cpu = Toy(base / "cpu/clone", machines["cpu"])
         register(cpu)
-        for pool, its_variables in machines.items():
-            worker = start_worker(base / pool, pool, its_variables)
-            running.callback(worker.wait, 60)
-            running.callback(worker.terminate)
-        yield Team(cpu, base / "gpu")
+        running.enter_context(working(base / "cpu", "cpu", machines["cpu"]))
+        yield Team(cpu, base / "gpu", machines["gpu"])
         cpu.close()
 
 
@@ -120,16 +139,20 @@ def handed_runs(toy: Toy) -> list[Any]:
         return [run for run in client.read_flow_runs(flow_filter=flow) if run.work_pool_name == "gpu"]
 
 
+def assert_student_is_exact(toy: Toy, folder: Path) -> None:
+    """The served student has the bytes of the one that one machine makes, which is written to an empty folder."""
+    write_student(folder, 2.0 + load_params(toy.folder / "params.yaml").finetune.learning_rate)
+    for path in folder.iterdir():
+        assert (toy.folder / "data/serving" / path.name).read_bytes() == path.read_bytes()
+
+
 def test_stages_run_in_the_clones_of_their_pools_with_the_sums_of_one_machine(
     team: Team, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu = team.cpu
     monkeypatch.setenv("MLFLOW_TRACKING_URI", cpu.variables["MLFLOW_TRACKING_URI"])
-    with client_of(cpu) as client:
-        started = client.create_flow_run_from_deployment(client.read_deployment_by_name("potstill/on-cpu").id)
-        assert until(lambda: client.read_flow_run(started.id).state.is_final(), 900, pause_seconds=1)
-        state = client.read_flow_run(started.id).state
-    log = (team.gpu / "worker.txt").read_text()
+    with gpu_worker(team):
+        state, log = team.run()
     assert state.name == "Refused", (state.message, log)
     (handed,) = handed_runs(cpu)
     assert handed.state.name == "Completed", log
@@ -142,10 +165,7 @@ def test_stages_run_in_the_clones_of_their_pools_with_the_sums_of_one_machine(
     machines = {name: Path(run.data.tags["potstill.workspace"]) for name, run in stages.items()}
     assert machines["prepare"] == machines["evaluate"] == cpu.folder
     assert machines["export"].is_relative_to(team.gpu)
-    student = tmp_path_factory.mktemp("student")
-    write_student(student, 2.0 + load_params(cpu.folder / "params.yaml").finetune.learning_rate)
-    for path in student.iterdir():
-        assert (cpu.folder / "data/serving" / path.name).read_bytes() == path.read_bytes()
+    assert_student_is_exact(cpu, tmp_path_factory.mktemp("student"))
 
     again = cpu.run("run")
     assert (again.code, again.out.count(": current")) == (7, 3), again
