@@ -161,7 +161,7 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="Port to bind; serve.port of params.yaml by default.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go over to each new champion, without losing a request.")
+        bool, typer.Option("--follow", help="Switch to each new champion, without losing a request.")
     ] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at the registry with --follow.")] = 10.0,
 ) -> None:
@@ -209,12 +209,12 @@ def predict(
         typer.Option("--from", metavar="URL", help="Instead of files, a stream: redis://host:port/db/stream."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--to", metavar="URL", help="The stream of the answers to that of --from.")
+        str | None, typer.Option("--to", metavar="URL", help="The stream that the answers to --from are written to.")
     ] = None,
     watch: Annotated[
         str | None,
         typer.Option(
-            "--watch", metavar="FOLDER", help="Instead of files, those that arrive in a folder; --out is one too."
+            "--watch", metavar="FOLDER", help="Instead of files, a folder: files as they arrive; --out is a folder too."
         ),
     ] = None,
     text: Annotated[
@@ -233,7 +233,7 @@ def predict(
         int, typer.Option(metavar="N", min=0, help="Also say which words the N least certain answers rest on.")
     ] = 0,
     alarm: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="Explain the N answers most probably of this label too.")
+        str | None, typer.Option(metavar="LABEL", help="Also explain the N answers where this label is most probable.")
     ] = None,
 ) -> None:
     """Answer every row of files of any size, or what arrives in a stream or a folder; run again, it goes on."""
@@ -317,7 +317,7 @@ def init(
     split: Annotated[
         str | None, typer.Option(help="Column that names each row's split; draw: put given splits together, draw anew.")
     ] = None,
-    sep: Annotated[str | None, typer.Option(help="Sign between the cells of a CSV file; \\t is a tab.")] = None,
+    sep: Annotated[str | None, typer.Option(help="Character between the cells of a CSV file; \\t is a tab.")] = None,
     labels: Annotated[
         str | None, typer.Option(help="All labels, as `first,second`: names of integer tags in order, or the set.")
     ] = None,
@@ -379,7 +379,7 @@ def restore(file: Annotated[Path, typer.Argument(help="A file that `potstill bac
 @app.command()
 def gc(
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions are kept.")] = 5,
-    days: Annotated[float, typer.Option(min=0, help="How long the ledger protects what a line names.")] = 30,
+    days: Annotated[float, typer.Option(min=0, help="Days for which the ledger protects what a line names.")] = 30,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this, only show it.")] = False,
 ) -> None:
     """Show what old versions hold in MLflow, BentoML, DVC's cache and here, and what removing it frees."""
