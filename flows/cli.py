@@ -269,7 +269,9 @@ def drift(
 
 @app.command()
 def feedback(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet file: label, and request_id or text.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV, TSV, JSONL or Parquet: label, and request_id, text or text_sha256.")
+    ],
     folder: WatchFolder = None,
 ) -> None:
     """Measure how right the champion's service was, by labels that arrived later."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flows.commands.check_stores import check_stores
 from flows.commands.finding import Finding
+from flows.engine.prefect_server import answers
 from potstill import environment
 from potstill.compute.processes import listen, usable_cores
 from potstill.config.params_file import load_params
@@ -161,6 +162,9 @@ def _port(workspace: Path) -> Finding:
     try:
         listen(serve.host, serve.port, advice="end what uses it").close()
     except ToolError as error:
+        if answers(f"http://{serve.host}:{serve.port}/readyz"):
+            detail = f"a service answers on {serve.host}:{serve.port}"
+            return Finding("port", True, detail, "`potstill serve --port` starts another one next to it", noted=True)
         return Finding("port", False, str(error), "or change serve.port, or use `potstill serve --port`")
     return Finding("port", True, f"{serve.host}:{serve.port} is free")
 

@@ -31,7 +31,10 @@ _READERS = {
     "smoke": ["smoke"],
     "compute": ["training stages", "signals", "`potstill join`"],
     "schedule": ["`potstill schedule`", "every stage"],
-    "notify": ["`potstill run`", "`potstill promote`", "`potstill drift`"],
+    "notify": [
+        f"`potstill {command}`"
+        for command in ("run", "approve", "promote", "rollback", "veto", "drift", "feedback", "notify")
+    ],
     "servers": ["`potstill up`", "`potstill schedule`"],
 }
 

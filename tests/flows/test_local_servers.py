@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from flows.commands import local_servers
+from flows.commands.check_machine import findings
 from flows.commands.local_servers import TOKEN, down, status, up
 from flows.commands.params_changes import change_params
 from potstill.artifacts import read_json, write_json
@@ -87,6 +88,8 @@ def test_up_starts_what_is_missing_and_down_ends_exactly_that(
         (params.serve.port, "/readyz"),
     ):
         assert answers(f"http://127.0.0.1:{port}{path}")
+    port = next(finding for finding in findings(workspace) if finding.name == "port")
+    assert port.line.startswith(f"note port       a service answers on 127.0.0.1:{params.serve.port} - ")
     before = pids(workspace)
     assert sorted(before) == ["mlflow", "schedule", "service"]
 
