@@ -7,6 +7,8 @@ if [[ ${1:-} != --inside ]]; then
 fi
 shift
 ip link set lo up
+# By a UDP socket to this address, to which it sends nothing, Chromium learns whether there is IPv6. That is no attempt.
+ip -6 route add unreachable 2001:4860:4860::8888
 # torch's sockets ask for the name of loopback in this form, which would otherwise be looked up at a name server.
 hosts=$(mktemp)
 cat /etc/hosts - > "$hosts" <<< "::ffff:127.0.0.1 localhost"
