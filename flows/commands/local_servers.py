@@ -26,7 +26,7 @@ from potstill.artifacts import read_json, write_json
 from potstill.compute.processes import hold, listen
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.errors import RegistryError, ToolError
+from potstill.errors import RegistryError, ToolError, redacted
 from potstill.paths import LOGS, PARAMS, SERVERS, SERVERS_LOCK
 from potstill.registry import tracking
 
@@ -206,7 +206,7 @@ def _service_problem(workspace: Path, params: Params) -> str | None:
 
 
 def _schedule(api: str, port: int | None) -> Server:
-    url = api.removesuffix("/api")
+    url = redacted(api.removesuffix("/api"))
     return Server("schedule", ["-m", "flows.cli", "schedule"], port, url, partial(is_scheduled, api), {})
 
 

@@ -33,7 +33,7 @@ from flows.engine.pipeline_run import Run
 from flows.engine.prefect_server import wait_ready
 from flows.engine.remotes import ORIGIN, Remotes
 from potstill.artifacts import write_text
-from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, ToolError
+from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, ToolError, redacted
 from potstill.paths import DVC_LOCK, METRICS, SOURCES
 from potstill.progress import say
 from potstill.registry import tracking
@@ -146,8 +146,8 @@ def _register(pool: str) -> None:
             client.read_work_pool(pool)
         except ObjectNotFound:
             raise ToolError(
-                f"{KEY} names {pool}, but the Prefect server at {client.api_url} has no such work pool; name the "
-                f"team's server (servers.prefect_url), or `prefect work-pool create {pool} --type process`"
+                f"{KEY} names {pool}, but the Prefect server at {redacted(str(client.api_url))} has no such work pool; "
+                f"name the team's server (servers.prefect_url), or `prefect work-pool create {pool} --type process`"
             ) from None
         try:
             if client.read_deployment_by_name(f"{FLOW}/{pool}").work_pool_name == pool:
