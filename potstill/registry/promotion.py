@@ -340,7 +340,7 @@ class Registry(Versions):
         """Remove versions with their artifacts for good, and return those that were removed.
 
         A version that has got an alias meanwhile stays. Of one that was deleted by hand, the ledger notes that it is
-        gone.
+        gone; one that another process has removed meanwhile is left out.
 
         Args:
             versions: their numbers.
@@ -353,7 +353,7 @@ class Registry(Versions):
         with hold_registry(self, self.ledger, "remove versions") as steps:
             existing = {version.version: version for version in self.versions()}
             for number in versions:
-                if number in self.aliases().values() or number == steps.history.champion:
+                if number in self.aliases().values() or number in (steps.history.champion, *steps.history.removed):
                     continue
                 model = _model_id(existing[number]) if number in existing else None
                 steps.finish(steps.announce("remove", version=number, model=model, reason=clean_reason(reason)))
