@@ -194,9 +194,17 @@ class Run:
             TimeLimitError: it ran past its limit.
             PotstillError: what the function raises.
         """
+        self.recorder.wait()
+        return self.transfer(name, function, *arguments)
+
+    def transfer(self, name: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Do as `step` for what only moves data: it needs no MLflow, and so does not fail with it.
+
+        Raises:
+            TimeLimitError, PotstillError: as `step`.
+        """
         from flows.engine.stage_process import Child
 
-        self.recorder.wait()
         if self._child is None or not self._child.is_alive():
             self._child = Child(self.workspace)
         return self._child.call(function, *arguments, limit=self.limit(name))

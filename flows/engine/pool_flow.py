@@ -72,10 +72,10 @@ def _run(workspace: Path, part: Part) -> None:
         check_mlflow_server(workspace)
         needed = run.graph.needed(part.stages)
         if needed:
-            run.step("pull", pull_outs, workspace, needed)
+            run.transfer("pull", pull_outs, workspace, needed)
         for name in part.stages:
             in_task(name, partial(run.execute, name))
-            run.step("push", push_outs, workspace, [name])
+            run.transfer("push", push_outs, workspace, [name])
             _hand_back(stage=name, lock=(workspace / DVC_LOCK).read_text(encoding="utf-8"))
 
 

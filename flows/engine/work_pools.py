@@ -178,7 +178,7 @@ def run_on_pool(run: Run, pool: str, stages: list[str]) -> None:
     run.check_early(stages[0])
     needed = run.graph.needed(stages)
     if needed:
-        run.step("push", push_outs, run.workspace, needed)
+        run.transfer("push", push_outs, run.workspace, needed)
     started: FlowRun = run_deployment(  # type: ignore[assignment]  # not awaited here
         f"{FLOW}/{pool}", parameters={"part": asdict(_part(run, stages))}, timeout=0
     )
@@ -188,7 +188,7 @@ def run_on_pool(run: Run, pool: str, stages: list[str]) -> None:
     finished = [each["stage"] for each in handed_back if "stage" in each]
     if finished:
         write_text(run.workspace / DVC_LOCK, handed_back[len(finished) - 1]["lock"])
-        run.step("pull", pull_outs, run.workspace, finished)
+        run.transfer("pull", pull_outs, run.workspace, finished)
         run.graph.forget()
         say(f"{', '.join(finished)}: run on work pool {pool}")
     unfinished = [stage for stage in stages if stage not in finished]
