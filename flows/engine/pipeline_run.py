@@ -211,12 +211,12 @@ class Run:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Time a step that is no DVC stage."""
+        """Time a step that is no DVC stage, or a part of one."""
         start = time.monotonic()
         try:
             yield
         finally:
-            self.times[name] = Times(time.monotonic() - start)
+            self.times.setdefault(name, Times(0.0)).wall += time.monotonic() - start
 
     def registry(self) -> Registry:
         """Return the project's registry, once the recorder's thread is idle: the first use creates the store."""
@@ -252,7 +252,7 @@ class Run:
 
         if self._child is not None:
             self._child.close()
-        metrics = {f"seconds.{name}": times.wall for name, times in self.times.items()}
+        metrics = {tracking.metric_name(f"seconds.{name}"): times.wall for name, times in self.times.items()}
         parent = self.recorder.parent_id
         if parent is not None:
             self.recorder.wait()

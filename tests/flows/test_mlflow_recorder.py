@@ -72,6 +72,25 @@ def test_data_moves_while_mlflow_is_away(offline_toy: Toy, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC's own trie
+def test_the_parts_of_a_step_add_up_under_any_name(offline_toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = offline_toy.folder
+    monkeypatch.chdir(workspace)
+    params = load_params(workspace / "params.yaml")
+    run = Run(workspace, params, Graph(workspace, params), Recorder(workspace, "toy", {}))
+    walls = []
+    for _ in range(2):
+        with run.timed("a100 (40 GB)"):
+            pass
+        walls.append(run.times["a100 (40 GB)"].wall)
+    assert walls[1] > walls[0] > 0
+    parent = run.recorder.parent()
+    run.close("FINISHED")
+    logged = tracking.client(workspace).get_run(parent)
+    assert (logged.info.status, logged.data.metrics) == ("FINISHED", {"seconds.a100 _40 GB_": walls[1]})
+
+
+@pytest.mark.slow
 def test_a_record_whose_writer_was_killed_becomes_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = tracking.client(new_store(tmp_path))
     leave(tmp_path, "distill")
