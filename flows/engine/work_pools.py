@@ -33,6 +33,7 @@ from flows.engine.pipeline_run import Run
 from flows.engine.prefect_server import wait_ready
 from flows.engine.remotes import ORIGIN, Remotes
 from potstill.artifacts import write_text
+from potstill.environment import PREFECT_CLIENT
 from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, ToolError, redacted
 from potstill.paths import DVC_LOCK, METRICS, SOURCES
 from potstill.progress import say
@@ -161,7 +162,7 @@ def _register(pool: str) -> None:
             work_pool_name=pool,
             entrypoint=_ENTRYPOINT,
             enforce_parameter_schema=False,
-            job_variables={"env": {HEARTBEAT_VARIABLE: str(HEARTBEAT_SECONDS)}},
+            job_variables={"env": {HEARTBEAT_VARIABLE: str(HEARTBEAT_SECONDS), **PREFECT_CLIENT}},
         )
 
 

@@ -16,10 +16,14 @@ from potstill.errors import ToolError
 
 
 class Healthy(BaseHTTPRequestHandler):
-    """A server that answers everybody."""
+    """A server whose database is away at the first call that needs it."""
+
+    calls = 0
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        needs_database = not self.path.endswith("/health")
+        Healthy.calls += needs_database
+        self.send_response(500 if needs_database and Healthy.calls == 1 else 200)
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -49,6 +53,13 @@ def test_what_speaks_no_http_does_not_answer() -> None:
         threading.Thread(target=greet, daemon=True).start()
         assert not answers(f"http://127.0.0.1:{listening.getsockname()[1]}/api/health")
     assert not answers("no address/health")
+
+
+def test_a_server_whose_database_is_away_for_a_moment_is_asked_again(healthy: int) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{healthy}/api"}):
+        wait_ready(None)
 
 
 def test_a_password_is_not_shown() -> None:
