@@ -53,6 +53,8 @@ def _check_out(clone: Path, part: Part) -> Path:
         PublishError: git refuses.
     """
     clone.mkdir(exist_ok=True)
+    for lock in (clone / ".git").glob("*.lock"):  # of a git that was killed with its worker: this part holds the clone
+        lock.unlink()
     git = Remotes(clone, KEY).git
     git("init", "--quiet", advice="make the folder writable")
     advice = "push the commit, and give this machine access to the repository"

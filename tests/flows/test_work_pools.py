@@ -192,6 +192,26 @@ def test_what_stops_a_worker_arrives_with_its_exit_code_and_sentence(
     assert (state.name, e.value.exit_code) == ("Failed", PublishError.exit_code)
 
 
+def test_a_clone_whose_git_was_killed_is_used_again(tmp_path: Path) -> None:
+    from flows.engine.pool_flow import _check_out
+    from flows.engine.work_pools import Part
+
+    origin = tmp_path / "origin"
+    (origin / "my workspace").mkdir(parents=True)
+    git(origin, "init", "-q")
+    (origin / "my workspace/params.yaml").write_text("one")
+    git(origin, "add", "-A")
+    git(origin, "commit", "-qm", "start")
+    commit = git(origin, "rev-parse", "HEAD").strip()
+    part = Part("reviews", str(origin), "my workspace/", commit, "", ["signals"], "", 0.0)
+    for _ in range(2):
+        workspace = _check_out(tmp_path / "clone", part)
+        assert (workspace / "params.yaml").read_text() == "one"
+        (workspace / "params.yaml").write_text("cut off")
+        for name in ("index", "HEAD", "config", "shallow"):  # as git leaves them after a kill
+            (tmp_path / "clone/.git" / f"{name}.lock").touch()
+
+
 def test_what_nobody_begins_is_cancelled_within_its_limit(toy: Toy, prefect_server: str) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.deployments import run_deployment
