@@ -35,7 +35,7 @@ from flows.engine.remotes import ORIGIN, Remotes
 from potstill.artifacts import write_text
 from potstill.environment import PREFECT_CLIENT
 from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, ToolError, redacted
-from potstill.paths import DVC_LOCK, METRICS, SOURCES
+from potstill.paths import ACCEPTED_PROFILE, DVC_FILE, DVC_LOCK, METRICS, PARAMS, SOURCES
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.store_calls import RUN
@@ -45,6 +45,8 @@ KEY = "schedule.pools"
 RETRY = "correct the remote or its credentials, and run again"
 _ENTRYPOINT = "flows.engine.pool_flow.run_part"
 _POLL_SECONDS = 2.0
+# Files that every run reads: a commit without them is none of this workspace.
+_READ = [path.as_posix() for path in (PARAMS, DVC_FILE, ACCEPTED_PROFILE)]
 # Files that a run writes itself: that they differ from the commit does no harm.
 _WRITTEN = {path.as_posix() for path in (DVC_LOCK, METRICS, SOURCES)}
 
@@ -116,8 +118,10 @@ def _check_ways(workspace: Path) -> None:
     """Check the ways on which code, data and records move."""
     remotes = Remotes(workspace, KEY)
     remotes.check()
-    listed = remotes.git("diff", "--name-only", "--relative", "HEAD", "--", ".", advice="make it possible")
-    changed = [name for name in listed.splitlines() if name not in _WRITTEN and not name.endswith(".gitignore")]
+    advice = "make it possible"
+    edited = remotes.git("diff", "--name-only", "--relative", "HEAD", "--", ".", advice=advice).splitlines()
+    changed = [name for name in edited if name not in _WRITTEN and not name.endswith(".gitignore")]
+    changed += remotes.git("ls-files", "--others", "--exclude-standard", "--", *_READ, advice=advice).splitlines()
     if changed:
         raise PublishError(
             f"{KEY}: {', '.join(changed)} in {workspace} differs from the commit, which is what workers run; commit it "

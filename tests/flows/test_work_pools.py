@@ -263,6 +263,24 @@ def test_what_stands_in_the_way_is_one_sentence_before_any_work(
         _check_ways(folder)
 
 
+def test_a_workspace_that_was_never_committed_differs_from_the_commit(tmp_path: Path) -> None:
+    from flows.engine.work_pools import _check_ways
+
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-qm", "start", "--allow-empty")
+    git(tmp_path, "remote", "add", "origin", str(tmp_path))
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--subdir"], cwd=workspace, check=True)
+    (workspace / ".dvc/config").write_text("[core]\nremote = store\n")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "DVC")
+    for name in ("params.yaml", "dvc.yaml", "notes.txt"):
+        (workspace / name).touch()
+    with pytest.raises(PublishError, match=r"schedule.pools: dvc.yaml, params.yaml in .*/workspace differs from"):
+        _check_ways(workspace)
+
+
 def test_how_a_worker_ended_is_told_by_its_error() -> None:
     from prefect.states import Crashed, Failed
 
