@@ -21,7 +21,7 @@ from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
 from potstill.registry.steps import hold_registry, judged_facts, refuse_vetoed
 from potstill.registry.store_calls import suppress_answers
-from potstill.registry.version_artifacts import copy_bento, copy_evidence, copy_serving, verify_version
+from potstill.registry.version_artifacts import copy_bento, copy_evidence, copy_serving, delete_model, verify_version
 from potstill.registry.versions import (
     BENTO,
     CANDIDATE,
@@ -212,7 +212,7 @@ class Registry(Versions):
                 steps.finish(intent)
                 return self._of_candidate(candidate)
         # Another machine registered the same candidate meanwhile.
-        self._client.delete_logged_model(logged.model_id)
+        delete_model(self.workspace, logged.model_id)
         return self._register_again(self._of_candidate(candidate), extras, seal, dict(tags), evidence, description)
 
     def promote(

@@ -485,3 +485,15 @@ def test_a_tag_that_an_older_ledger_has_no_sum_of_is_not_missed(registry: Regist
     tracking.client(registry.workspace).set_model_version_tag(PROJECT, "1", PARAMS, "{ }")
     with pytest.raises(RegistryError, match=r"tag potstill\.params of version 1"):
         registry.approve("1")
+
+
+def test_of_a_candidate_that_another_clone_registers_first_one_upload_stays(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = add_version(registry, "one")
+    look = registry.by_candidate
+    looks = iter([lambda _: None])  # at first the other one has not registered it yet
+    monkeypatch.setattr(registry, "by_candidate", lambda candidate: next(looks, look)(candidate))
+    assert add_version(registry, "one") == first
+    assert len(list((registry.workspace / "mlartifacts").rglob("model.onnx"))) == 1
+    registry.verify(first)
