@@ -122,6 +122,10 @@ def test_what_is_no_archive_or_of_another_project_is_refused(champion: Registry,
         restore(tmp_path / "none.tar", other)
     with pytest.raises(FormatError, match="no backup of Potstill"):
         restore(REPOSITORY / PARAMS, other)
+    with pytest.raises(FormatError, match="is a folder; name a file"):
+        restore(tmp_path, other)
+    with pytest.raises(OutputError, match=r"cannot be written .*; name a file in a folder"):
+        back_up(champion.workspace, other / PARAMS / "x.tar")
     back_up(champion.workspace, tmp_path / "x.tar")
     with pytest.raises(RegistryError, match=f"of the project {PROJECT}, and .* names other"):
         restore(tmp_path / "x.tar", other)
