@@ -132,6 +132,12 @@ def _open_as_it_is(path: str, flags: int) -> int:
     return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether this user can write into a folder, or make it where it is missing."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder with its parents where it is missing, even if another process removes it meanwhile.
 

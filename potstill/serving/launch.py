@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from potstill import environment
+from potstill.artifacts import is_writable
 from potstill.compute.processes import free_port
+from potstill.errors import ToolError
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE
 from potstill.serving.tracing import ENDPOINTS
 
@@ -23,8 +25,25 @@ def bento_path(tag: str) -> Path:
     Args:
         tag: `name:version`.
     """
-    home = os.environ.get("BENTOML_HOME") or Path.home() / "bentoml"
-    return Path(home, "bentos", *tag.split(":"))
+    return Path(bento_home(), "bentos", *tag.split(":"))
+
+
+def bento_home() -> Path:
+    """Return the folder of BentoML's store."""
+    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+
+
+def check_bento_home() -> None:
+    """Check that BentoML's store can be written.
+
+    Raises:
+        ToolError: it cannot.
+    """
+    if not is_writable(bento_home()):
+        raise ToolError(
+            f"BentoML's store {bento_home()} cannot be written, which a candidate that passes needs; set BENTOML_HOME "
+            "to a folder that can"
+        )
 
 
 def serve_command(tag: str, host: str, port: int) -> list[str]:
