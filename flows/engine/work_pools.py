@@ -17,13 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
-from httpx import TransportError
+from httpx import HTTPError, TransportError
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Cancelling
 
@@ -253,21 +253,25 @@ def _wait(run: Run, pool: str, stages: list[str], run_id: UUID) -> State[Any]:
     """Return the state in which a worker's run has ended; what ends this wait cancels it.
 
     Raises:
-        LostProcessError: it was not begun in time.
+        LostProcessError: it was not begun in time, or deleted.
         TimeLimitError: the whole run went past its limit.
     """
     begin = time.monotonic()
     minutes = run.params.schedule.wait_minutes
-    limit = run.whole_limit(_subject(stages, pool))
+    subject = _subject(stages, pool)
+    limit = run.whole_limit(subject)
     with get_client(sync_client=True) as client, _cancelled_on_error(client, run_id):
         while True:
-            state = _state(client, run_id)
+            try:
+                state = _state(client, run_id)
+            except ObjectNotFound:
+                raise LostProcessError(f"{subject}: its run was deleted in Prefect; run again") from None
             if state.is_final():
                 return state
             waited = time.monotonic() - begin
             if waited > 60 * minutes and (state.is_scheduled() or state.is_pending()):
                 raise LostProcessError(
-                    f"no worker has begun {_subject(stages, pool)} within {minutes:g} minutes; start one "
+                    f"no worker has begun {subject} within {minutes:g} minutes; start one "
                     f"(`prefect worker start --pool {pool}`), or raise schedule.wait_minutes where all are at work"
                 )
             if limit is not None and waited > limit.seconds:
@@ -280,7 +284,7 @@ def _cancelled_on_error(client: SyncPrefectClient, run_id: UUID) -> Iterator[Non
     try:
         yield
     except BaseException:
-        with suppress(TransportError):
+        with suppress(HTTPError, PrefectException):  # what ended the wait is told, not this
             client.set_flow_run_state(run_id, Cancelling())
         raise
 

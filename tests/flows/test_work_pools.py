@@ -238,6 +238,10 @@ def test_what_nobody_begins_is_cancelled_within_its_limit(toy: Toy, prefect_serv
                 _wait(run, "idle", ["export"], handed.id)
             assert client.read_flow_run(handed.id).state.is_cancelled()
             change_params(toy.folder / "params.yaml", None, [f"{key}=10"])
+        handed = run_deployment(f"{FLOW}/idle", timeout=0)
+        client.delete_flow_run(handed.id)
+        with open_run(toy.folder) as run, pytest.raises(LostProcessError, match="idle: its run was deleted in Prefect"):
+            _wait(run, "idle", ["export"], handed.id)
 
 
 def test_what_stands_in_the_way_is_one_sentence_before_any_work(
