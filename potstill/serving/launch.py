@@ -25,12 +25,12 @@ def bento_path(tag: str) -> Path:
     Args:
         tag: `name:version`.
     """
-    return Path(bento_home(), "bentos", *tag.split(":"))
+    return bento_home().joinpath("bentos", *tag.split(":"))
 
 
 def bento_home() -> Path:
-    """Return the folder of BentoML's store."""
-    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    """Return the absolute path of BentoML's store: `bentoml build` runs in another folder."""
+    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").absolute()
 
 
 def check_bento_home() -> None:
@@ -63,7 +63,7 @@ def bento_environment() -> dict[str, str]:
     PYTHONPATH is removed so that the Bento's own code runs. Building a Bento imports it, which needs no keys, and
     BentoML records its configuration, which must not contain endpoints of traces.
     """
-    variables = dict(os.environ)
+    variables = {**os.environ, "BENTOML_HOME": str(bento_home())}
     environment.prepare(variables)
     for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE, *ENDPOINTS):
         variables.pop(name, None)
