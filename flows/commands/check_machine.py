@@ -175,7 +175,7 @@ def _home(workspace: Path) -> Finding:
         check_bento_home()
     except ToolError as error:
         return Finding("home", False, str(error))
-    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    home = Path(os.path.expanduser(os.environ.get("PREFECT_HOME") or "~/.prefect"))
     if prefect_api(0)[1] is not None and not is_writable(home):
         detail = f"{home} cannot be written, which the Prefect server of a run needs"
         return Finding("home", False, detail, "set PREFECT_HOME to a folder that can, or PREFECT_API_URL to a server")

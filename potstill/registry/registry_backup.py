@@ -168,7 +168,10 @@ def _copy_registry(workspace: Path, copy: Path) -> None:
     ):
         source.backup(database)
     if (workspace / ARTIFACTS).exists():
-        shutil.copytree(workspace / ARTIFACTS, copy / ARTIFACTS, copy_function=link_file)
+        try:
+            shutil.copytree(workspace / ARTIFACTS, copy / ARTIFACTS, copy_function=link_file)
+        except shutil.Error as error:  # such as about the files of an upload that a run takes back
+            raise _changed(error.args[0][0][0]) from error
     for path in _FILES:
         if (workspace / path).exists():
             shutil.copyfile(workspace / path, copy / path)
@@ -204,7 +207,11 @@ def _write_archive(folder: Path, target: Path) -> None:
                 archive.add(folder / name, arcname=name, filter=_anonymous)
         handle.flush()
         if (changed := _first_changed(Path(handle.name))) is not None:
-            raise ChecksumError(f"{changed} changed while it was backed up; run again")
+            raise _changed(changed)
+
+
+def _changed(path: str) -> ChecksumError:
+    return ChecksumError(f"{path} changed while it was backed up; run again")
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

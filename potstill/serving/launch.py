@@ -29,15 +29,22 @@ def bento_path(tag: str) -> Path:
 
 
 def bento_home() -> Path:
-    """Return the absolute path of BentoML's store: `bentoml build` runs in another folder."""
-    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").absolute()
+    """Return the absolute path of BentoML's store: `bentoml build` runs in another folder.
+
+    Raises:
+        ToolError: this user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").absolute()
+    except RuntimeError as error:
+        raise ToolError("this user has no home folder; set HOME, or BENTOML_HOME") from error
 
 
 def check_bento_home() -> None:
     """Check that BentoML's store can be written.
 
     Raises:
-        ToolError: it cannot.
+        ToolError: it cannot, or this user has no home folder.
     """
     if not is_writable(bento_home()):
         raise ToolError(
