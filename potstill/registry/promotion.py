@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import MANIFEST, is_whole, sha256_file
+from potstill.compute.processes import hold
 from potstill.errors import ApprovalPendingError, RegistryError
-from potstill.paths import FETCHED_MODELS
+from potstill.paths import COPIES_LOCK, FETCHED_MODELS
 from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
 from potstill.registry.steps import hold_registry, judged_facts, refuse_vetoed
@@ -36,6 +37,10 @@ from potstill.registry.versions import (
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.tracking import MlflowClient
+
+
+# How long a command waits for another one that copies from the registry.
+_COPY_SECONDS = 900.0
 
 
 class Registry(Versions):
@@ -100,10 +105,11 @@ class Registry(Versions):
             ChecksumError: a file differs from what was registered.
         """
         item = self.get(version)
-        folder = self.workspace / FETCHED_MODELS / f"{self.name}-{item.version}-{item.candidate[:12]}"
-        if not (is_whole(folder) and candidate_sum(folder) == item.candidate):
-            copy_serving(item, folder, self.workspace)
-        return folder
+        return self._copied(
+            f"{self.name}-{item.version}-{item.candidate[:12]}",
+            lambda folder: is_whole(folder) and candidate_sum(folder) == item.candidate,
+            lambda folder: copy_serving(item, folder, self.workspace),
+        )
 
     def fetch_evidence(self, version: Version) -> Path | None:
         """Copy what a version was judged by into the workspace, verify it, and return its folder.
@@ -118,9 +124,19 @@ class Registry(Versions):
         seal: str | None = self._registered(version).get("evidence")
         if seal is None:
             return None
-        folder = self.workspace / FETCHED_MODELS / f"{self.name}-{version.version}-evidence-{seal[:12]}"
-        if not (is_whole(folder) and sha256_file(folder / MANIFEST) == seal):
-            copy_evidence(version, seal, folder, self.workspace)
+        return self._copied(
+            f"{self.name}-{version.version}-evidence-{seal[:12]}",
+            lambda folder: is_whole(folder) and sha256_file(folder / MANIFEST) == seal,
+            lambda folder: copy_evidence(version, seal, folder, self.workspace),
+        )
+
+    def _copied(self, name: str, is_intact: Callable[[Path], bool], copy: Callable[[Path], None]) -> Path:
+        """Return a copy in the workspace. Where it is missing, one process makes it and the others wait."""
+        folder = self.workspace / FETCHED_MODELS / name
+        if not is_intact(folder):
+            with hold(self.workspace / COPIES_LOCK, what="copying from the registry", wait_seconds=_COPY_SECONDS):
+                if not is_intact(folder):
+                    copy(folder)
         return folder
 
     def verify(self, version: Version) -> None:

@@ -95,3 +95,5 @@ def test_what_stands_in_the_way_is_one_sentence_before_any_work(shared: Toy, tmp
     (tmp_path / "bare").mkdir()
     with pytest.raises(PublishError, match=r"`git rev-parse .*commit the workspace"):
         Remotes(tmp_path / "bare", KEY).check()
+    with pytest.raises(PublishError, match=r"`git ls-remote ftp://\*\*\*@127.0.0.1:1/x` failed"):
+        Remotes(tmp_path, KEY).git("ls-remote", "ftp://user:secret@127.0.0.1:1/x", advice="name another")

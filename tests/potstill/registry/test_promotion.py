@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from urllib.parse import urlparse
 
 import pytest
@@ -143,6 +145,21 @@ def test_a_fetched_folder_is_verified_on_each_fetch(registry: Registry) -> None:
     (folder / "model.onnx").write_bytes(b"rot")
     assert registry.fetch("1") == folder
     assert (folder / "model.onnx").read_bytes() == b"one" * 100
+
+
+def test_commands_that_fetch_the_same_version_at_once_all_get_it(registry: Registry) -> None:
+    add_version(registry, "one")
+    together = Barrier(3)
+
+    def fetch(_: int) -> Path:
+        together.wait()
+        return registry.fetch("1")
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            (folder,) = set(pool.map(fetch, range(3)))
+            verify(folder)
+            shutil.rmtree(folder)
 
 
 def test_a_version_that_did_not_pass_never_becomes_champion(registry: Registry) -> None:
