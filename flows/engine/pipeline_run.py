@@ -255,10 +255,10 @@ class Run:
         metrics = {tracking.metric_name(f"seconds.{name}"): times.wall for name, times in self.times.items()}
         parent = self.recorder.parent_id
         if parent is not None:
-            self.recorder.wait()
             if self.registered:
                 status = "FINISHED"
             elif status == "FINISHED" and (self.workspace / METRICS).exists():
+                self.recorder.wait()
                 log_evidence(self.workspace, parent)
         self.recorder.close(status, metrics, self.outs() if parent is not None else {}, self.facts)
 

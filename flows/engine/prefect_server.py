@@ -152,9 +152,9 @@ def _flush() -> None:
 
 def answers(url: str) -> bool:
     """Whether a server answers there with 200; a user and a password of the URL, which urllib cannot read, stay out."""
-    parts = urlsplit(url)
-    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     try:
+        parts = urlsplit(url)
+        address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         with urllib.request.urlopen(address, timeout=5) as response:
             return bool(response.status == 200)
     except (OSError, HTTPException, ValueError):  # away, no HTTP, no URL

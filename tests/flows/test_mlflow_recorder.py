@@ -68,7 +68,10 @@ def test_data_moves_while_mlflow_is_away(offline_toy: Toy, monkeypatch: pytest.M
     assert run.transfer("push", os.getcwd) == str(workspace)
     with pytest.raises(StoreError, match="connection refused"):
         run.step("gate", os.getcwd)
-    run.close("FAILED")
+    run.recorder.parent_id = "an earlier stage's"
+    leave(workspace, "export")
+    run.recorder.collect()
+    run.close("FAILED")  # without an error of its own, which would hide what the run has failed with
 
 
 @pytest.mark.slow
