@@ -103,6 +103,7 @@ class Registry(Versions):
         Raises:
             RegistryError: there is no such version, or its artifacts are gone.
             ChecksumError: a file differs from what was registered.
+            BusyError: another process has copied for a quarter of an hour.
         """
         item = self.get(version)
         return self._copied(
@@ -120,6 +121,7 @@ class Registry(Versions):
         Raises:
             RegistryError: its artifacts are gone.
             ChecksumError: a file differs from what was registered.
+            BusyError: as `fetch`.
         """
         seal: str | None = self._registered(version).get("evidence")
         if seal is None:
