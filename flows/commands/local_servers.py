@@ -159,7 +159,7 @@ def down(workspace: Path) -> None:
     Raises:
         BusyError: another process starts or ends the servers.
     """
-    if not (workspace / SERVERS_LOCK).exists():  # nor is one made, perhaps in a folder that is no workspace
+    if not any((workspace / path).exists() for path in (SERVERS, SERVERS_LOCK)):  # it may be no workspace: make none
         print(_NOTHING)
         return
     with _held(workspace):
