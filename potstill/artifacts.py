@@ -113,16 +113,16 @@ def _locked(path: Path) -> Iterator[IO[bytes]]:
     while True:
         with open(path, "wb", opener=_open_as_it_is) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            if _is_at(handle, path):  # else whoever held it has renamed or removed it
+            if is_at(handle.fileno(), path):  # else whoever held it has renamed or removed it
                 handle.truncate()
                 yield handle
                 return
 
 
-def _is_at(handle: IO[bytes], path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
     """Whether an open file is the one of that name."""
     try:
-        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
 
@@ -130,6 +130,26 @@ def _is_at(handle: IO[bytes], path: Path) -> bool:
 def _open_as_it_is(path: str, flags: int) -> int:
     """Open a file for writing, and keep its content: another process may be writing it."""
     return os.open(path, flags & ~os.O_TRUNC, 0o666)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether this user can write into a folder, or make it where it is missing."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with its parents where it is missing, even if another process removes it meanwhile.
+
+    Raises:
+        OSError: it cannot be made, or there is a file of that name.
+    """
+    while not path.is_dir():
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if path.exists() and not path.is_dir():
+                raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from potstill.errors import DiskFullError, PotstillError, ToolError
+from potstill.errors import DiskFullError, PotstillError, ToolError, redacted
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # Messages of libraries whose exceptions have no errno: the C library, SQLite, and safetensors (Rust).
@@ -164,9 +164,9 @@ def unexpected(error: Exception, log: Path) -> tuple[str, int]:
     traceback_note = ""
     with suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        log.write_text(redacted("".join(traceback.format_exception(error))), encoding="utf-8")
         traceback_note = f"traceback in {log}"
-    message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    message = f"{type(error).__name__}: {redacted(' '.join(str(error).split()))[:300]}"
     if (culprit := _culprit(error)) is not None:
         return f"{culprit} failed with {message}" + (f" ({traceback_note})" if traceback_note else ""), 1
     return f"unexpected {message} ({traceback_note + '; ' if traceback_note else ''}this is a bug of Potstill)", 1

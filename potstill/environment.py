@@ -18,13 +18,17 @@ NO_TELEMETRY = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
+# How Prefect's client asks again: for four minutes in all and not for one, and also where the server answers 500, as it
+# does while its database restarts.
+PREFECT_CLIENT = {"PREFECT_CLIENT_MAX_RETRIES": "7", "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500"}
+
 QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-    "PREFECT_CLIENT_MAX_RETRIES": "7",  # for four minutes in all; as usual, for one
+    **PREFECT_CLIENT,
 }
 
 

@@ -15,6 +15,7 @@ from potstill.onnx_export.size import check_file_size, student_shape
 from potstill.paths import BASE, GIVEN, LABELS, TOKENS
 from potstill.pretrained.families import FAMILIES
 from potstill.registry.signatures import signer_sum
+from potstill.serving.launch import check_bento_home
 
 # Stage -> the folder to which it writes the teacher, the later stage first.
 _TEACHERS = {"pretrain": BASE, "ingest": GIVEN}
@@ -36,7 +37,9 @@ def check_early(params: Params, workspace: Path, finished: Collection[str] = ())
         ParamsError: the templates do not fit, or the model's file will certainly be too large; the message names what
             makes it smaller.
         SignatureError: the key that is to sign the candidate cannot be used.
+        ToolError: BentoML's store cannot be written.
     """
+    check_bento_home()
     signer_sum(params.sign, workspace)
     _check_templates(params, workspace, finished)
     teacher = _teacher(params, workspace, finished)

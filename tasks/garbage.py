@@ -5,9 +5,11 @@ DVC's cache is left to `flows.engine.dvc_cache`.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +63,16 @@ def find_garbage(params: Params, registry: Registry, retention: Retention, days:
     yield _checkpoints(registry.workspace, days)
 
 
-def folder_bytes(folders: Iterable[Path]) -> int:
-    """Add up the sizes of all files below some folders, or of files."""
-    files = [path for folder in folders for path in (folder, *folder.rglob("*")) if path.is_file()]
-    return sum(path.stat().st_size for path in files)
+def folder_bytes(folders: Collection[Path]) -> int:
+    """Add up the sizes of all files below some folders, or of files; what is removed meanwhile counts nothing."""
+    below = (Path(folder, name) for top in folders for folder, _, names in os.walk(top) for name in names)
+    return sum(_file_bytes(path) for path in (*folders, *below))
+
+
+def _file_bytes(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
 
 
 def _versions(registry: Registry, retention: Retention) -> Garbage:
@@ -127,7 +135,9 @@ def _newest_change(folder: Path) -> float:
 def _folders(what: str, folders: list[Path]) -> Garbage:
     def remove() -> None:
         for folder in folders:
-            shutil.rmtree(folder)
+            while folder.exists():
+                with suppress(FileNotFoundError):  # another clone's command removes it at the same time
+                    shutil.rmtree(folder)
 
     return Garbage(what, [folder.name for folder in folders], folder_bytes(folders), remove)
 
@@ -143,7 +153,8 @@ def _windows(params: Params, registry: Registry, retention: Retention) -> Garbag
 
     def remove() -> None:
         for files, root in present:
-            files.rm(root, recursive=True)
+            with suppress(FileNotFoundError):  # as above
+                files.rm(root, recursive=True)
 
     names = [root.rsplit("/", 1)[-1] for _, root in present]
     return Garbage("watch windows", names, sum(files.du(root) for files, root in present), remove)

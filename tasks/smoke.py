@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,7 @@ def is_ready(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/readyz", timeout=2) as response:
             return bool(response.status == 200)
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 
@@ -327,7 +328,7 @@ def _predictions(request: urllib.request.Request) -> list[dict[str, Any]]:
             if error.code != TOO_BUSY or time.monotonic() > end:
                 raise SmokeError(f"the Bento answered a test text with status {error.code}: {message}") from error
             time.sleep(float(error.headers.get("retry-after", 1)))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, HTTPException, ValueError, KeyError) as error:
             raise SmokeError(f"the Bento did not answer a test text: {error}") from error
 
 

@@ -15,10 +15,12 @@ from flows.commands.check_stores import check_stores
 from flows.commands.finding import Finding
 from flows.engine.prefect_server import answers
 from potstill import environment
+from potstill.artifacts import is_writable
 from potstill.compute.processes import listen, usable_cores
 from potstill.config.params_file import load_params
 from potstill.errors import ParamsError, PotstillError, SignatureError, StoreError, ToolError
 from potstill.paths import DVC_FILE, PARAMS
+from potstill.serving.launch import check_bento_home
 
 DISK_GB = 5.0
 
@@ -35,7 +37,7 @@ def examine(workspace: Path) -> bool:
 def findings(workspace: Path) -> Iterator[Finding]:
     """Run the checks, one after the other."""
     checks: list[Callable[[Path], Finding]] = [
-        _python, _versions, _torch, _memory, _disk, _git, _workspace, _params, _registry, _port, _telemetry,
+        _python, _versions, _torch, _memory, _disk, _git, _workspace, _params, _registry, _port, _home, _telemetry,
     ]  # fmt: skip
     for check in checks:
         yield check(workspace)
@@ -167,6 +169,21 @@ def _port(workspace: Path) -> Finding:
             return Finding("port", True, detail, "`potstill serve --port` starts another one next to it", noted=True)
         return Finding("port", False, str(error), "or change serve.port, or use `potstill serve --port`")
     return Finding("port", True, f"{serve.host}:{serve.port} is free")
+
+
+def _home(workspace: Path) -> Finding:
+    """Check the folders in which Prefect and BentoML keep what is this user's."""
+    from flows.commands.schedule_runs import prefect_api
+
+    try:
+        check_bento_home()
+    except ToolError as error:
+        return Finding("home", False, str(error))
+    home = Path(os.path.expanduser(os.environ.get("PREFECT_HOME") or "~/.prefect"))
+    if prefect_api(0)[1] is not None and not is_writable(home):
+        detail = f"{home} cannot be written, which the Prefect server of a run needs"
+        return Finding("home", False, detail, "set PREFECT_HOME to a folder that can, or PREFECT_API_URL to a server")
+    return Finding("home", True, "the folders of Prefect and BentoML can be written")
 
 
 def _telemetry(workspace: Path) -> Finding:

@@ -61,7 +61,8 @@ def _cache(workspace: Path, registry: Registry, retention: Retention) -> Garbage
     paths = []
     locks: list[Path] = []
     if (workspace / DVC_FILE).exists():
-        existing = [version for version in registry.versions() if version.version in retention.kept]
+        judged = retention.kept.keys() & registry.history().registered  # one that was made by hand has no evidence
+        existing = [version for version in registry.versions() if version.version in judged]
         evidence = [folder / DVC_LOCK for version in existing if (folder := registry.fetch_evidence(version))]
         locks = [lock for lock in evidence if lock.exists()]
         paths = unused_objects(workspace, locks)

@@ -26,7 +26,7 @@ from potstill.artifacts import read_json, write_json
 from potstill.compute.processes import hold, listen
 from potstill.config.params import Params
 from potstill.config.params_file import load_params
-from potstill.errors import RegistryError, ToolError
+from potstill.errors import RegistryError, ToolError, redacted
 from potstill.paths import LOGS, PARAMS, SERVERS, SERVERS_LOCK
 from potstill.registry import tracking
 
@@ -35,6 +35,7 @@ TOKEN = "POTSTILL_SERVER"
 READY_SECONDS = 180.0
 # The service finishes the requests that it has begun.
 STOP_SECONDS = 65.0
+_NOTHING = "nothing is up in this workspace"
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,14 @@ class Server:
 
 @dataclass(frozen=True)
 class Started:
-    """A server that was started: its first process and the token of all its processes."""
+    """A server that was started: its first process, the token of all its processes, and its address.
+
+    A record of an older Potstill has no address.
+    """
 
     pid: int
     token: str
+    url: str | None = None
 
     def processes(self) -> list[psutil.Process]:
         """The processes of the server that run now, from the first one on."""
@@ -91,13 +96,15 @@ def up(workspace: Path) -> None:
 
     Raises:
         ParamsError: params.yaml is not valid.
-        ToolError: a port is taken, or a server does not become ready; those that were started are ended again.
+        ToolError: a port is taken, or a server runs at another address than params name now; or one does not become
+            ready, and those that were started are ended again.
         BusyError: another process starts or ends the servers.
     """
     params = load_params(workspace / PARAMS)
     with _held(workspace):
         servers, absent = _servers(workspace, params)
         running = _end_leftovers(workspace)
+        _refuse_other_addresses(servers, running)
         if not tracking.has_store(workspace):
             tracking.client(workspace).search_experiments()  # a new store appears whole, unlike that of MLflow's server
         _start_missing(workspace, servers, running)
@@ -114,6 +121,17 @@ def _end_leftovers(workspace: Path) -> dict[str, Started]:
     for name in recorded.keys() - running.keys():
         _stop(recorded[name])
     return running
+
+
+def _refuse_other_addresses(servers: Sequence[Server], running: dict[str, Started]) -> None:
+    """Refuse to wait for a server at an address where it is not: the settings have changed since it was started."""
+    for server in servers:
+        started = running.get(server.name)
+        if started is not None and started.url not in (None, server.url) and not server.is_ready():
+            raise ToolError(
+                f"{server.name} runs at {started.url}, and its address is {server.url} now; `potstill down`, then "
+                "`potstill up` again"
+            )
 
 
 def _start_missing(workspace: Path, servers: Sequence[Server], running: dict[str, Started]) -> None:
@@ -141,12 +159,15 @@ def down(workspace: Path) -> None:
     Raises:
         BusyError: another process starts or ends the servers.
     """
+    if not any((workspace / path).exists() for path in (SERVERS, SERVERS_LOCK)):  # it may be no workspace: make none
+        print(_NOTHING)
+        return
     with _held(workspace):
         started = _read(workspace)
         for name, each in started.items():
             print(f"{name:<9} {'ended' if _stop(each) else 'had ended already'}")
         if not started:
-            print("nothing is up in this workspace")
+            print(_NOTHING)
         _write(workspace, {})
 
 
@@ -206,7 +227,7 @@ def _service_problem(workspace: Path, params: Params) -> str | None:
 
 
 def _schedule(api: str, port: int | None) -> Server:
-    url = api.removesuffix("/api")
+    url = redacted(api.removesuffix("/api"))
     return Server("schedule", ["-m", "flows.cli", "schedule"], port, url, partial(is_scheduled, api), {})
 
 
@@ -242,7 +263,7 @@ def _start(workspace: Path, server: Server) -> Started:
             start_new_session=True,  # the end of this command's terminal does not end it
         )
     process.returncode = 0  # it is meant to go on without this process, which Popen would warn of
-    return Started(process.pid, token)
+    return Started(process.pid, token, server.url)
 
 
 def _wait_ready(workspace: Path, servers: Sequence[Server], started: dict[str, Started]) -> None:

@@ -66,6 +66,8 @@ def _collect(workspace: Path, locks: Iterable[Path], *, dry: bool) -> None:
 
 def _write_project(folder: Path, lock: Path, cache: Path) -> str:
     """Write a project with the outs of a dvc.lock, for `dvc gc --projects`."""
+    from dvc.config import Config
+
     text = lock.read_text(encoding="utf-8")
     stages = load_yaml(text).get("stages", {})
     outs = {
@@ -73,5 +75,8 @@ def _write_project(folder: Path, lock: Path, cache: Path) -> str:
     }
     write_text(folder / DVC_LOCK, text)
     write_text(folder / DVC_FILE, as_yaml({"stages": outs}))
-    write_text(folder / ".dvc/config", f"[core]\n    no_scm = true\n[cache]\n    dir = {cache.parent.parent}\n")
+    (folder / ".dvc").mkdir()
+    with Config(str(folder / ".dvc")).edit("repo") as config:  # which quotes a path with `#` or a comma
+        config["core"] = {"no_scm": True}
+        config["cache"] = {"dir": str(cache.parent.parent)}
     return str(folder)

@@ -226,12 +226,17 @@ def free_dead_locks(workspace: Path) -> None:
     """Remove the locks of dead processes from DVC's table of readers and writers; call it with the run lock held.
 
     DVC does so itself for a process that is gone, but a zombie counts as alive to it: a process that was killed and
-    whose parent has not yet read its exit status. In a container without an init process it stays one for ever.
+    whose parent has not yet read its exit status. In a container without an init process it stays one for ever. Nor
+    does DVC go on with a table that it was writing when it was killed, which is removed here.
     """
     table = workspace / ".dvc" / "tmp" / "rwlock"
     if not table.exists():
         return
-    locks: dict[str, dict[str, Any]] = {"read": {}, "write": {}} | read_json(table)
+    try:
+        locks: dict[str, dict[str, Any]] = {"read": {}, "write": {}} | read_json(table)
+    except ValueError:  # DVC writes it in place, and was killed meanwhile
+        table.unlink()
+        return
     readers = {path: [holder for holder in holders if _is_alive(holder)] for path, holders in locks["read"].items()}
     live_locks = {
         "read": {path: holders for path, holders in readers.items() if holders},

@@ -24,7 +24,7 @@ from typing import Any
 from flows.engine.webhooks import UndeliverableError, filled_url, new_message, post
 from potstill.config.notify_params import Email, Notify
 from potstill.config.yaml_file import parse_section, read_params
-from potstill.errors import ApprovalPendingError, BusyError, GateRefusedError, PotstillError
+from potstill.errors import ApprovalPendingError, BusyError, GateRefusedError, PotstillError, redacted
 from potstill.paths import PARAMS
 from potstill.registry.steps import VetoedError
 
@@ -54,7 +54,7 @@ def tell_outcome(workspace: Path) -> Iterator[None]:
         notify(workspace, "failure", str(error))
         raise
     except Exception as error:
-        notify(workspace, "failure", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        notify(workspace, "failure", f"{type(error).__name__}: {redacted(' '.join(str(error).split()))[:300]}")
         raise
 
 

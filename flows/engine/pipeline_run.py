@@ -194,21 +194,29 @@ class Run:
             TimeLimitError: it ran past its limit.
             PotstillError: what the function raises.
         """
+        self.recorder.wait()
+        return self.transfer(name, function, *arguments)
+
+    def transfer(self, name: str, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Do as `step` for what only moves data: it needs no MLflow, and so does not fail with it.
+
+        Raises:
+            TimeLimitError, PotstillError: as `step`.
+        """
         from flows.engine.stage_process import Child
 
-        self.recorder.wait()
         if self._child is None or not self._child.is_alive():
             self._child = Child(self.workspace)
         return self._child.call(function, *arguments, limit=self.limit(name))
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Time a step that is no DVC stage."""
+        """Time a step that is no DVC stage, or a part of one."""
         start = time.monotonic()
         try:
             yield
         finally:
-            self.times[name] = Times(time.monotonic() - start)
+            self.times.setdefault(name, Times(0.0)).wall += time.monotonic() - start
 
     def registry(self) -> Registry:
         """Return the project's registry, once the recorder's thread is idle: the first use creates the store."""
@@ -244,13 +252,13 @@ class Run:
 
         if self._child is not None:
             self._child.close()
-        metrics = {f"seconds.{name}": times.wall for name, times in self.times.items()}
+        metrics = {tracking.metric_name(f"seconds.{name}"): times.wall for name, times in self.times.items()}
         parent = self.recorder.parent_id
         if parent is not None:
-            self.recorder.wait()
             if self.registered:
                 status = "FINISHED"
             elif status == "FINISHED" and (self.workspace / METRICS).exists():
+                self.recorder.wait()
                 log_evidence(self.workspace, parent)
         self.recorder.close(status, metrics, self.outs() if parent is not None else {}, self.facts)
 

@@ -53,6 +53,8 @@ def _check_out(clone: Path, part: Part) -> Path:
         PublishError: git refuses.
     """
     clone.mkdir(exist_ok=True)
+    for lock in (clone / ".git").glob("*.lock"):  # of a git that was killed with its worker: this part holds the clone
+        lock.unlink()
     git = Remotes(clone, KEY).git
     git("init", "--quiet", advice="make the folder writable")
     advice = "push the commit, and give this machine access to the repository"
@@ -72,10 +74,10 @@ def _run(workspace: Path, part: Part) -> None:
         check_mlflow_server(workspace)
         needed = run.graph.needed(part.stages)
         if needed:
-            run.step("pull", pull_outs, workspace, needed)
+            run.transfer("pull", pull_outs, workspace, needed)
         for name in part.stages:
             in_task(name, partial(run.execute, name))
-            run.step("push", push_outs, workspace, [name])
+            run.transfer("push", push_outs, workspace, [name])
             _hand_back(stage=name, lock=(workspace / DVC_LOCK).read_text(encoding="utf-8"))
 
 

@@ -85,7 +85,7 @@ def _run(run: Run) -> State[PotstillError | None]:
     for pool, names in groupby(run.graph.order, key=pool_of.get):
         _run_stages(run, pool, list(names))
     if results_branch is not None:
-        in_task("push", lambda: run.step("push", push_results, run.workspace, results_branch))
+        in_task("push", lambda: run.transfer("push", push_results, run.workspace, results_branch))
     return candidate(run)
 
 

@@ -6,17 +6,18 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from flows.engine.lost_runs import LOST
 from flows.engine.notifications import notify
 from potstill.compute.processes import free_port, start, stop
-from potstill.errors import ToolError
+from potstill.errors import ToolError, redacted
 from potstill.paths import LOGS
 from potstill.progress import say
 
@@ -74,9 +75,9 @@ def wait_ready(server: Server, configured_seconds: float = CONFIGURED_SECONDS) -
             raise ToolError(f"the Prefect server did not start; {LOG} says why, `potstill doctor` what is missing")
         waited = time.monotonic() - begin
         if waited > limit_seconds:
-            raise ToolError(f"the Prefect API at {url} does not answer; {advice}")
+            raise ToolError(f"the Prefect API at {redacted(str(url))} does not answer; {advice}")
         if waited > _NOTICE_SECONDS and not is_noticed:
-            say(f"waiting for the Prefect API at {url}")
+            say(f"waiting for the Prefect API at {redacted(str(url))}")
             is_noticed = True
         time.sleep(0.1)
     if server is None:
@@ -96,8 +97,8 @@ def _check_access(url: str) -> None:
             if status not in (401, 403):
                 raise
             raise ToolError(
-                f"the Prefect API at {url} refuses this user (status {status}); check PREFECT_API_AUTH_STRING, or "
-                "PREFECT_API_KEY"
+                f"the Prefect API at {redacted(url)} refuses this user (status {status}); check "
+                "PREFECT_API_AUTH_STRING, or PREFECT_API_KEY"
             ) from error
 
 
@@ -150,11 +151,13 @@ def _flush() -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether a server answers there with 200."""
+    """Whether a server answers there with 200; a user and a password of the URL, which urllib cannot read, stay out."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        parts = urlsplit(url)
+        address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        with urllib.request.urlopen(address, timeout=5) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, HTTPException, ValueError):  # away, no HTTP, no URL
         return False
 
 

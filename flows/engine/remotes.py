@@ -67,5 +67,6 @@ class Remotes:
             message = next(
                 (line for line in lines if line.startswith("ERROR: ")), lines[-1]
             )  # DVC ends with where to ask
-            raise PublishError(f"{self.key}: `{words}` failed in {self.workspace} ({redacted(message)}); {advice}")
+            sentence = f"{self.key}: `{words}` failed in {self.workspace} ({message}); {advice}"
+            raise PublishError(redacted(sentence))
         return done.stdout.strip()

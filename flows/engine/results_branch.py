@@ -29,9 +29,11 @@ def commit_results(workspace: Path) -> str:
     git = Remotes(workspace, KEY).git
     advice = "make the commit possible, and run again"
     results = ["--", str(DVC_LOCK), str(METRICS)]
-    changes = git("status", "--porcelain", "--untracked-files=all", *results, advice=advice)
-    if changes:
-        changed = ["--", *(line.split(maxsplit=1)[1] for line in changes.splitlines())]
+    # Both name files as they are from the workspace, also where that is a subfolder of the repository.
+    edited = git("diff", "--name-only", "--relative", "HEAD", *results, advice=advice).splitlines()
+    added = git("ls-files", "--others", "--exclude-standard", *results, advice=advice).splitlines()
+    if edited or added:
+        changed = ["--", *edited, *added]
         git("add", *changed, advice=advice)
         git(*_AUTHOR, "commit", "--quiet", "--message", "Results of a run", "--only", *changed, advice=advice)
     return git("rev-parse", "HEAD", advice=advice)

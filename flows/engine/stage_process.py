@@ -35,6 +35,8 @@ Answer = TypeVar("Answer")
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__, "dvc.repo"])
 GRACE_SECONDS = 5.0
+# A poll of more than 24 days is an error of the system's.
+_POLL_SECONDS = 86_400.0
 
 
 def load_ahead() -> None:
@@ -127,8 +129,10 @@ class Child:
         answered = False
         try:
             self._connection.send((function, arguments))
-            if not self._connection.poll(limit.seconds):
-                raise limit.error()
+            end = time.monotonic() + limit.seconds
+            while not self._connection.poll(min(_POLL_SECONDS, max(0.0, end - time.monotonic()))):
+                if time.monotonic() >= end:
+                    raise limit.error()
             answer = self._connection.recv()
             answered = True
         except (EOFError, ConnectionError):

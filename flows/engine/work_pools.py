@@ -17,13 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
-from httpx import TransportError
+from httpx import HTTPError, TransportError
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Cancelling
 
@@ -33,8 +33,9 @@ from flows.engine.pipeline_run import Run
 from flows.engine.prefect_server import wait_ready
 from flows.engine.remotes import ORIGIN, Remotes
 from potstill.artifacts import write_text
-from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, ToolError
-from potstill.paths import DVC_LOCK, METRICS, SOURCES
+from potstill.environment import PREFECT_CLIENT
+from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, ToolError, redacted
+from potstill.paths import ACCEPTED_PROFILE, DVC_FILE, DVC_LOCK, METRICS, PARAMS, SOURCES
 from potstill.progress import say
 from potstill.registry import tracking
 from potstill.registry.store_calls import RUN
@@ -44,6 +45,8 @@ KEY = "schedule.pools"
 RETRY = "correct the remote or its credentials, and run again"
 _ENTRYPOINT = "flows.engine.pool_flow.run_part"
 _POLL_SECONDS = 2.0
+# Files that every run reads: a commit without them is none of this workspace.
+_READ = [path.as_posix() for path in (PARAMS, DVC_FILE, ACCEPTED_PROFILE)]
 # Files that a run writes itself: that they differ from the commit does no harm.
 _WRITTEN = {path.as_posix() for path in (DVC_LOCK, METRICS, SOURCES)}
 
@@ -115,8 +118,10 @@ def _check_ways(workspace: Path) -> None:
     """Check the ways on which code, data and records move."""
     remotes = Remotes(workspace, KEY)
     remotes.check()
-    listed = remotes.git("diff", "--name-only", "--relative", "HEAD", "--", ".", advice="make it possible")
-    changed = [name for name in listed.splitlines() if name not in _WRITTEN and not name.endswith(".gitignore")]
+    advice = "make it possible"
+    edited = remotes.git("diff", "--name-only", "--relative", "HEAD", "--", ".", advice=advice).splitlines()
+    changed = [name for name in edited if name not in _WRITTEN and not name.endswith(".gitignore")]
+    changed += remotes.git("ls-files", "--others", "--exclude-standard", "--", *_READ, advice=advice).splitlines()
     if changed:
         raise PublishError(
             f"{KEY}: {', '.join(changed)} in {workspace} differs from the commit, which is what workers run; commit it "
@@ -146,8 +151,8 @@ def _register(pool: str) -> None:
             client.read_work_pool(pool)
         except ObjectNotFound:
             raise ToolError(
-                f"{KEY} names {pool}, but the Prefect server at {client.api_url} has no such work pool; name the "
-                f"team's server (servers.prefect_url), or `prefect work-pool create {pool} --type process`"
+                f"{KEY} names {pool}, but the Prefect server at {redacted(str(client.api_url))} has no such work pool; "
+                f"name the team's server (servers.prefect_url), or `prefect work-pool create {pool} --type process`"
             ) from None
         try:
             if client.read_deployment_by_name(f"{FLOW}/{pool}").work_pool_name == pool:
@@ -161,7 +166,7 @@ def _register(pool: str) -> None:
             work_pool_name=pool,
             entrypoint=_ENTRYPOINT,
             enforce_parameter_schema=False,
-            job_variables={"env": {HEARTBEAT_VARIABLE: str(HEARTBEAT_SECONDS)}},
+            job_variables={"env": {HEARTBEAT_VARIABLE: str(HEARTBEAT_SECONDS), **PREFECT_CLIENT}},
         )
 
 
@@ -178,7 +183,7 @@ def run_on_pool(run: Run, pool: str, stages: list[str]) -> None:
     run.check_early(stages[0])
     needed = run.graph.needed(stages)
     if needed:
-        run.step("push", push_outs, run.workspace, needed)
+        run.transfer("push", push_outs, run.workspace, needed)
     started: FlowRun = run_deployment(  # type: ignore[assignment]  # not awaited here
         f"{FLOW}/{pool}", parameters={"part": asdict(_part(run, stages))}, timeout=0
     )
@@ -188,7 +193,7 @@ def run_on_pool(run: Run, pool: str, stages: list[str]) -> None:
     finished = [each["stage"] for each in handed_back if "stage" in each]
     if finished:
         write_text(run.workspace / DVC_LOCK, handed_back[len(finished) - 1]["lock"])
-        run.step("pull", pull_outs, run.workspace, finished)
+        run.transfer("pull", pull_outs, run.workspace, finished)
         run.graph.forget()
         say(f"{', '.join(finished)}: run on work pool {pool}")
     unfinished = [stage for stage in stages if stage not in finished]
@@ -248,21 +253,25 @@ def _wait(run: Run, pool: str, stages: list[str], run_id: UUID) -> State[Any]:
     """Return the state in which a worker's run has ended; what ends this wait cancels it.
 
     Raises:
-        LostProcessError: it was not begun in time.
+        LostProcessError: it was not begun in time, or deleted.
         TimeLimitError: the whole run went past its limit.
     """
     begin = time.monotonic()
     minutes = run.params.schedule.wait_minutes
-    limit = run.whole_limit(_subject(stages, pool))
+    subject = _subject(stages, pool)
+    limit = run.whole_limit(subject)
     with get_client(sync_client=True) as client, _cancelled_on_error(client, run_id):
         while True:
-            state = _state(client, run_id)
+            try:
+                state = _state(client, run_id)
+            except ObjectNotFound:
+                raise LostProcessError(f"{subject}: its run was deleted in Prefect; run again") from None
             if state.is_final():
                 return state
             waited = time.monotonic() - begin
             if waited > 60 * minutes and (state.is_scheduled() or state.is_pending()):
                 raise LostProcessError(
-                    f"no worker has begun {_subject(stages, pool)} within {minutes:g} minutes; start one "
+                    f"no worker has begun {subject} within {minutes:g} minutes; start one "
                     f"(`prefect worker start --pool {pool}`), or raise schedule.wait_minutes where all are at work"
                 )
             if limit is not None and waited > limit.seconds:
@@ -275,7 +284,7 @@ def _cancelled_on_error(client: SyncPrefectClient, run_id: UUID) -> Iterator[Non
     try:
         yield
     except BaseException:
-        with suppress(TransportError):
+        with suppress(HTTPError, PrefectException):  # what ended the wait is told, not this
             client.set_flow_run_state(run_id, Cancelling())
         raise
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from potstill.artifacts import is_at, make_folder
 from potstill.causes import DENIED
 from potstill.errors import BusyError, ToolError
 
@@ -157,30 +158,16 @@ def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
         BusyError: another process holds the lock; the message names its pid.
         ToolError: the folder of the lock cannot be written.
     """
+    end = time.monotonic() + wait_seconds
+    while (descriptor := _try_lock(lock, what)) is None:
+        if time.monotonic() >= end:
+            holder = last_holder(lock) or "unknown"
+            raise BusyError(
+                f"{what} is already going on in {lock.parent.parent.resolve()} (process {holder}); "
+                "wait for it or stop it, then run again"
+            )
+        time.sleep(0.05)
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        if error.errno not in DENIED:
-            raise
-        raise ToolError(
-            f"{lock.parent} cannot be written ({error.strerror}), which {what} needs; make it writable "
-            "or work in a copy"
-        ) from error
-    try:
-        end = time.monotonic() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    holder = last_holder(lock) or "unknown"
-                    raise BusyError(
-                        f"{what} is already going on in {lock.parent.parent.resolve()} (process {holder}); "
-                        "wait for it or stop it, then run again"
-                    ) from None
-                time.sleep(0.05)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -188,7 +175,39 @@ def hold(lock: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _try_lock(lock: Path, what: str) -> int | None:
+    """Open and lock a lock file, and return its descriptor; None where another process holds it."""
+    while True:
+        descriptor = _open_lock(lock, what)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if is_at(descriptor, lock):
+            return descriptor
+        os.close(descriptor)  # whoever held it has removed it
+
+
+def _open_lock(lock: Path, what: str) -> int:
+    try:
+        while True:
+            make_folder(lock.parent)
+            with suppress(FileNotFoundError):  # whoever held it has removed the folder just now
+                return os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno not in DENIED:
+            raise
+        raise ToolError(
+            f"{lock.parent} cannot be written ({error.strerror}), which {what} needs; make it writable "
+            "or work in a copy"
+        ) from error
+
+
 def last_holder(lock: Path) -> int | None:
     """Return the process that holds a lock file, or held it last; None if nobody did."""
-    text = lock.read_text(encoding="utf-8", errors="replace").strip() if lock.exists() else ""
+    try:
+        text = lock.read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return None
     return int(text) if text.isdecimal() else None

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from potstill.artifacts import disk_errors, read_json, remove_file, sha256_file, whole_file, write_json
+from potstill.artifacts import disk_errors, make_folder, read_json, remove_file, sha256_file, whole_file, write_json
 from potstill.compute.processes import hold
 from potstill.errors import ChecksumError, FormatError, OutputError
 from potstill.prediction.output_rows import OutputRows
@@ -58,13 +57,15 @@ class OutputParts:
             OutputError: nothing can be written there.
         """
         with writing_errors(self.output):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         with hold(self._lock, what=f"predicting {self.output}"):
             try:
                 yield
             finally:
                 if list(self.folder.iterdir()) == [self._lock]:
-                    shutil.rmtree(self.folder)
+                    self._lock.unlink()
+                    with suppress(OSError):  # another process has made a lock of its own there
+                        self.folder.rmdir()
 
     def begin(self, run: Facts) -> Facts | None:
         """Begin a run, or go on with it.

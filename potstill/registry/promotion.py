@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.artifacts import MANIFEST, is_whole, sha256_file
+from potstill.compute.processes import hold
 from potstill.errors import ApprovalPendingError, RegistryError
-from potstill.paths import FETCHED_MODELS
+from potstill.paths import COPIES_LOCK, FETCHED_MODELS
 from potstill.registry.history import History, read_history
 from potstill.registry.ledger import Ledger, Line, clean_reason
 from potstill.registry.steps import hold_registry, judged_facts, refuse_vetoed
 from potstill.registry.store_calls import suppress_answers
-from potstill.registry.version_artifacts import copy_bento, copy_evidence, copy_serving, verify_version
+from potstill.registry.version_artifacts import copy_bento, copy_evidence, copy_serving, delete_model, verify_version
 from potstill.registry.versions import (
     BENTO,
     CANDIDATE,
@@ -36,6 +37,10 @@ from potstill.registry.versions import (
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.tracking import MlflowClient
+
+
+# How long a command waits for another one that copies from the registry.
+_COPY_SECONDS = 900.0
 
 
 class Registry(Versions):
@@ -98,12 +103,14 @@ class Registry(Versions):
         Raises:
             RegistryError: there is no such version, or its artifacts are gone.
             ChecksumError: a file differs from what was registered.
+            BusyError: another process has copied for a quarter of an hour.
         """
         item = self.get(version)
-        folder = self.workspace / FETCHED_MODELS / f"{self.name}-{item.version}-{item.candidate[:12]}"
-        if not (is_whole(folder) and candidate_sum(folder) == item.candidate):
-            copy_serving(item, folder, self.workspace)
-        return folder
+        return self._copied(
+            f"{self.name}-{item.version}-{item.candidate[:12]}",
+            lambda folder: is_whole(folder) and candidate_sum(folder) == item.candidate,
+            lambda folder: copy_serving(item, folder, self.workspace),
+        )
 
     def fetch_evidence(self, version: Version) -> Path | None:
         """Copy what a version was judged by into the workspace, verify it, and return its folder.
@@ -114,13 +121,24 @@ class Registry(Versions):
         Raises:
             RegistryError: its artifacts are gone.
             ChecksumError: a file differs from what was registered.
+            BusyError: as `fetch`.
         """
         seal: str | None = self._registered(version).get("evidence")
         if seal is None:
             return None
-        folder = self.workspace / FETCHED_MODELS / f"{self.name}-{version.version}-evidence-{seal[:12]}"
-        if not (is_whole(folder) and sha256_file(folder / MANIFEST) == seal):
-            copy_evidence(version, seal, folder, self.workspace)
+        return self._copied(
+            f"{self.name}-{version.version}-evidence-{seal[:12]}",
+            lambda folder: is_whole(folder) and sha256_file(folder / MANIFEST) == seal,
+            lambda folder: copy_evidence(version, seal, folder, self.workspace),
+        )
+
+    def _copied(self, name: str, is_intact: Callable[[Path], bool], copy: Callable[[Path], None]) -> Path:
+        """Return a copy in the workspace. Where it is missing, one process makes it and the others wait."""
+        folder = self.workspace / FETCHED_MODELS / name
+        if not is_intact(folder):
+            with hold(self.workspace / COPIES_LOCK, what="copying from the registry", wait_seconds=_COPY_SECONDS):
+                if not is_intact(folder):
+                    copy(folder)
         return folder
 
     def verify(self, version: Version) -> None:
@@ -212,7 +230,7 @@ class Registry(Versions):
                 steps.finish(intent)
                 return self._of_candidate(candidate)
         # Another machine registered the same candidate meanwhile.
-        self._client.delete_logged_model(logged.model_id)
+        delete_model(self.workspace, logged.model_id)
         return self._register_again(self._of_candidate(candidate), extras, seal, dict(tags), evidence, description)
 
     def promote(
@@ -340,7 +358,7 @@ class Registry(Versions):
         """Remove versions with their artifacts for good, and return those that were removed.
 
         A version that has got an alias meanwhile stays. Of one that was deleted by hand, the ledger notes that it is
-        gone.
+        gone; one that another process has removed meanwhile is left out.
 
         Args:
             versions: their numbers.
@@ -353,7 +371,7 @@ class Registry(Versions):
         with hold_registry(self, self.ledger, "remove versions") as steps:
             existing = {version.version: version for version in self.versions()}
             for number in versions:
-                if number in self.aliases().values() or number == steps.history.champion:
+                if number in self.aliases().values() or number in (steps.history.champion, *steps.history.removed):
                     continue
                 model = _model_id(existing[number]) if number in existing else None
                 steps.finish(steps.announce("remove", version=number, model=model, reason=clean_reason(reason)))

@@ -168,7 +168,10 @@ def _copy_registry(workspace: Path, copy: Path) -> None:
     ):
         source.backup(database)
     if (workspace / ARTIFACTS).exists():
-        shutil.copytree(workspace / ARTIFACTS, copy / ARTIFACTS, copy_function=link_file)
+        try:
+            shutil.copytree(workspace / ARTIFACTS, copy / ARTIFACTS, copy_function=link_file)
+        except shutil.Error as error:  # such as about the files of an upload that a run takes back
+            raise _changed(error.args[0][0][0]) from error
     for path in _FILES:
         if (workspace / path).exists():
             shutil.copyfile(workspace / path, copy / path)
@@ -194,14 +197,21 @@ def _problems(folder: Path, project: str) -> Iterator[str]:
 
 def _write_archive(folder: Path, target: Path) -> None:
     """Write a folder as a tar file that appears whole, and read it again before it does."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{target} cannot be written ({error.strerror}); name a file in a folder") from error
     with disk_errors(target, total_bytes(folder)), whole_file(target) as handle:
         with tarfile.open(fileobj=handle, mode="w") as archive:
             for name in (MANIFEST, *read_json(folder / MANIFEST)["files"]):
                 archive.add(folder / name, arcname=name, filter=_anonymous)
         handle.flush()
         if (changed := _first_changed(Path(handle.name))) is not None:
-            raise ChecksumError(f"{changed} changed while it was backed up; run again")
+            raise _changed(changed)
+
+
+def _changed(path: str) -> ChecksumError:
+    return ChecksumError(f"{path} changed while it was backed up; run again")
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -249,8 +259,10 @@ def _extract(archive: Path, folder: Path) -> None:
         raise UnsafeFileError(f"{archive} is not restored: {error}") from error
     except (tarfile.TarError, EOFError) as error:
         raise FormatError(f"{archive} is no backup of Potstill, or it was cut off ({error})") from error
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FormatError(f"{archive} does not exist; name a file that `potstill backup` wrote") from None
+    except IsADirectoryError:
+        raise FormatError(f"{archive} is a folder; name a file that `potstill backup` wrote") from None
 
 
 def _verified(folder: Path, archive: Path) -> Contents:

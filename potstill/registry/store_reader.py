@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ class _Reader:
         def call(*arguments: Any, **options: Any) -> Any:
             try:
                 return read(*arguments, **options)
-            except (sqlite3.Error, OSError, ValueError, KeyError, TypeError):
+            except (sqlite3.Error, OSError, HTTPException, ValueError, KeyError, TypeError):
                 return getattr(client(self._workspace), name)(*arguments, **options)
 
         return call

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 import time
 import uuid
@@ -276,6 +277,11 @@ def _entries(params: Mapping[str, Any]) -> list[Param]:
     from mlflow.entities import Param
 
     return [Param(key, str(value)[:_VALUE_CHARACTERS]) for key, value in params.items()]
+
+
+def metric_name(name: str) -> str:
+    """Replace what MLflow takes in no name of a metric, such as the parentheses in that of a work pool."""
+    return re.sub(r"[^\w\-./ :]", "_", name)
 
 
 def log_datasets(workspace: Path, run_id: str, datasets: Mapping[str, Mapping[str, Any]], *, context: str) -> None:

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from potstill import environment
+from potstill.artifacts import is_writable
 from potstill.compute.processes import free_port
+from potstill.errors import ToolError
 from potstill.serving.keys import FILE_VARIABLE, VARIABLE
 from potstill.serving.tracing import ENDPOINTS
 
@@ -23,8 +25,32 @@ def bento_path(tag: str) -> Path:
     Args:
         tag: `name:version`.
     """
-    home = os.environ.get("BENTOML_HOME") or Path.home() / "bentoml"
-    return Path(home, "bentos", *tag.split(":"))
+    return bento_home().joinpath("bentos", *tag.split(":"))
+
+
+def bento_home() -> Path:
+    """Return the absolute path of BentoML's store: `bentoml build` runs in another folder.
+
+    Raises:
+        ToolError: this user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").absolute()
+    except RuntimeError as error:
+        raise ToolError("this user has no home folder; set HOME, or BENTOML_HOME") from error
+
+
+def check_bento_home() -> None:
+    """Check that BentoML's store can be written.
+
+    Raises:
+        ToolError: it cannot, or this user has no home folder.
+    """
+    if not is_writable(bento_home()):
+        raise ToolError(
+            f"BentoML's store {bento_home()} cannot be written, which a candidate that passes needs; set BENTOML_HOME "
+            "to a folder that can"
+        )
 
 
 def serve_command(tag: str, host: str, port: int) -> list[str]:
@@ -44,7 +70,7 @@ def bento_environment() -> dict[str, str]:
     PYTHONPATH is removed so that the Bento's own code runs. Building a Bento imports it, which needs no keys, and
     BentoML records its configuration, which must not contain endpoints of traces.
     """
-    variables = dict(os.environ)
+    variables = {**os.environ, "BENTOML_HOME": str(bento_home())}
     environment.prepare(variables)
     for name in ("PYTHONPATH", VARIABLE, FILE_VARIABLE, *ENDPOINTS):
         variables.pop(name, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.check_machine import findings
+from flows.commands.check_machine import _home, findings
 from flows.commands.check_stores import check_stores
 from flows.commands.finding import Finding
 from potstill.artifacts import write_text
@@ -137,3 +137,14 @@ def test_a_workspace_that_is_read_only_is_looked_at_and_left_alone(offline_toy: 
     assert (done.returncode, done.stderr.count("\n")) == (60, 1), done.stderr
     assert "cannot be used (Read-only file system); give this user the right to it, or work in a copy" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_doctor_names_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    for home, ok in ((tmp_path / "prefect", True), (tmp_path / "file" / "prefect", False)):
+        monkeypatch.setenv("PREFECT_HOME", str(home))
+        finding = _home(tmp_path)
+        assert (finding.ok, "set PREFECT_HOME to a folder" in finding.line) == (ok, not ok)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "file" / "bentoml"))
+    assert "set BENTOML_HOME to a folder" in _home(tmp_path).line

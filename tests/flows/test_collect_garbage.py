@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,15 @@ import pytest
 from flows.commands.check_stores import check_stores
 from flows.commands.collect_garbage import collect
 from potstill.artifacts import file_sums, write_text
+from potstill.config.params_file import load_params
 from potstill.errors import RegistryError
 from potstill.paths import CHECKPOINTS
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
+from potstill.registry.retention import divide
 from potstill.registry.versions import MODEL_ID
 from potstill.serving.launch import bento_path
+from tasks.garbage import find_garbage, folder_bytes
 from tests.conftest import REPOSITORY
 from tests.registries import PROJECT, add_version, new_store
 
@@ -87,6 +92,33 @@ def test_old_versions_go_with_all_that_is_theirs(registry: Registry, capsys: pyt
     collect(workspace, 1, NONE_RECENT, remove=False)
     assert capsys.readouterr().out.splitlines()[-1] == "nothing to remove"
     assert registry.roll_back(None, "worse").version == "3"
+
+
+def test_a_version_that_was_made_by_hand_is_kept_and_stops_nothing(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = registry.workspace
+    (workspace / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=workspace, check=True)
+    tracking.client(workspace).create_model_version(PROJECT, str(workspace))
+    collect(workspace, 1, NONE_RECENT, remove=False)
+    shown = capsys.readouterr().out
+    assert "keeps version 5        among the newest" in shown
+    assert "2 versions in MLflow: 1, 2" in shown
+
+
+def test_what_another_clone_removes_at_the_same_time_is_no_error(registry: Registry) -> None:
+    retention = divide(registry, 1, NONE_RECENT)
+    params = load_params(registry.workspace / "params.yaml")
+    kinds = list(find_garbage(params, registry, retention, NONE_RECENT))
+    for _ in range(2):
+        for kind in kinds:
+            kind.remove()
+    assert bentos() == ["3", "4"]
+    removals = [line.facts["version"] for line in registry.ledger.lines() if line.action == "remove"]
+    assert removals == ["1", "1", "2", "2"]  # begun and done, once
+    assert folder_bytes([registry.workspace / "gone"]) == 0
 
 
 def test_a_folder_without_a_registry_has_nothing_to_collect(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def cached(workspace: Path) -> set[Path]:
 
 
 def test_what_no_lock_and_no_commit_names_goes(tmp_path: Path) -> None:
-    workspace = tmp_path / "workspace"
+    workspace = tmp_path / "work #1, with spaces"  # signs with a meaning in DVC's config
     workspace.mkdir()
     call(workspace, "git", "init", "-q")
     call(workspace, sys.executable, "-m", "dvc", "init", "-q")

@@ -47,6 +47,15 @@ def test_what_a_killed_process_held_is_free_though_nobody_has_asked_for_its_end(
     assert json.loads(table.read_text()) == {"write": {}, "read": {}}
 
 
+def test_a_table_of_locks_that_dvc_was_writing_when_it_was_killed_is_removed(tmp_path: Path) -> None:
+    table = hold(tmp_path, os.getpid(), "data/prepared")
+    text = table.read_text()
+    for end in (0, len(text) // 2, len(text) - 1):
+        table.write_text(text[:end])
+        free_dead_locks(tmp_path)
+        assert not table.exists()
+
+
 def lock_text(**sums: str) -> str:
     """A dvc.lock with an out of each stage."""
     stages = {name: {"cmd": "true", "outs": [{"path": name, "md5": md5}]} for name, md5 in sums.items()}

@@ -136,3 +136,18 @@ def test_nothing_is_started_where_a_port_is_taken_or_a_server_does_not_start(
     assert read_json(workspace / SERVERS) == {}
     with pytest.raises(ParamsError, match=r"servers\.mlflow_port"):
         change_params(workspace / "params.yaml", None, ["servers.mlflow_port=0"])
+
+
+def test_down_where_nothing_was_up_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    down(tmp_path)
+    assert capsys.readouterr().out == "nothing is up in this workspace\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_server_that_runs_at_another_address_than_params_name_is_one_sentence(tmp_path: Path) -> None:
+    shutil.copyfile(REPOSITORY / "params.yaml", tmp_path / "params.yaml")
+    server = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, TOKEN: "t"})
+    write_json(tmp_path / SERVERS, {"mlflow": {"pid": server.pid, "token": "t", "url": "http://127.0.0.1:5999"}})
+    with server, pytest.raises(ToolError, match=r"mlflow runs at .*:5999, and its address is .*:5000 now; `potstill d"):
+        up(tmp_path)

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from flows.engine.dvc_graph import Graph
 from flows.engine.mlflow_recorder import Recorder
+from flows.engine.pipeline_run import Run
+from potstill.compute.processes import free_port
+from potstill.config.params_file import load_params
+from potstill.errors import StoreError
 from potstill.paths import RECORDS
 from potstill.registry import tracking
+from tests.flows.conftest import Toy
 from tests.registries import new_store
 
 
@@ -45,6 +52,45 @@ def test_a_stage_that_ends_before_the_start_is_caught_up_belongs_to_this_run(tmp
     parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs}
     assert parents["prepare"] == recorder.parent_id
     assert parents["killed"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC's own trie
+def test_data_moves_while_mlflow_is_away(offline_toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a worker would lose the stage that it has just run."""
+    workspace = offline_toy.folder
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    params = load_params(workspace / "params.yaml")
+    run = Run(workspace, params, Graph(workspace, params), Recorder(workspace, "toy", {}))
+    leave(workspace, "prepare")
+    run.recorder.collect()
+    assert run.transfer("push", os.getcwd) == str(workspace)
+    with pytest.raises(StoreError, match="connection refused"):
+        run.step("gate", os.getcwd)
+    run.recorder.parent_id = "an earlier stage's"
+    leave(workspace, "export")
+    run.recorder.collect()
+    run.close("FAILED")  # without an error of its own, which would hide what the run has failed with
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC's own trie
+def test_the_parts_of_a_step_add_up_under_any_name(offline_toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = offline_toy.folder
+    monkeypatch.chdir(workspace)
+    params = load_params(workspace / "params.yaml")
+    run = Run(workspace, params, Graph(workspace, params), Recorder(workspace, "toy", {}))
+    walls = []
+    for _ in range(2):
+        with run.timed("a100 (40 GB)"):
+            pass
+        walls.append(run.times["a100 (40 GB)"].wall)
+    assert walls[1] > walls[0] > 0
+    parent = run.recorder.parent()
+    run.close("FINISHED")
+    logged = tracking.client(workspace).get_run(parent)
+    assert (logged.info.status, logged.data.metrics) == ("FINISHED", {"seconds.a100 _40 GB_": walls[1]})
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.engine.remotes import Remotes
-from flows.engine.results_branch import KEY, push_results
+from flows.engine.results_branch import KEY, commit_results, push_results
 from potstill.errors import PublishError
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
@@ -59,6 +59,22 @@ def test_a_run_in_a_clone_leaves_its_results_and_another_clone_goes_on(shared: T
     assert len(Registry(shared.folder, "movie-reviews").versions()) == 1
 
 
+def test_results_of_a_subfolder_of_the_repository_are_committed(tmp_path: Path) -> None:
+    workspace = tmp_path / "my workspace"
+    (workspace / "reports").mkdir(parents=True)
+    git(tmp_path, "init", "-q")
+    (workspace / "dvc.lock").write_text("before")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "start")
+    (workspace / "dvc.lock").write_text("after")
+    (workspace / "reports/metrics.json").write_text("{}")
+    (workspace / "notes.txt").write_text("of nobody's concern")
+    commit = commit_results(workspace)
+    named = git(workspace, "show", "--name-only", "--format=", "--relative", commit).split()
+    assert named == ["dvc.lock", "reports/metrics.json"]
+    assert commit_results(workspace) == commit
+
+
 def test_what_stands_in_the_way_is_one_sentence_before_any_work(shared: Toy, tmp_path: Path) -> None:
     refused = tmp_path / "origin" / "hooks" / "pre-receive"
     refused.write_text("#!/bin/sh\necho no pushes today >&2\nexit 1\n")
@@ -79,3 +95,5 @@ def test_what_stands_in_the_way_is_one_sentence_before_any_work(shared: Toy, tmp
     (tmp_path / "bare").mkdir()
     with pytest.raises(PublishError, match=r"`git rev-parse .*commit the workspace"):
         Remotes(tmp_path / "bare", KEY).check()
+    with pytest.raises(PublishError, match=r"`git ls-remote ftp://\*\*\*@127.0.0.1:1/x` failed"):
+        Remotes(tmp_path, KEY).git("ls-remote", "ftp://user:secret@127.0.0.1:1/x", advice="name another")

@@ -51,6 +51,7 @@ def fail(error: Exception) -> None:
 def test_a_step_answers_or_fails_or_is_ended_at_its_limit(tmp_path: Path) -> None:
     child = Child(tmp_path)
     assert child.call(os.getcwd, limit=MINUTES) == str(tmp_path)
+    assert child.call(os.getcwd, limit=Limit("stage x", "schedule.stage_minutes", 1e9)) == str(tmp_path)
     with pytest.raises(BusyError, match="another"):
         child.call(fail, BusyError("another process"), limit=MINUTES)
     with pytest.raises(PotstillError, match=r"unexpected ValueError: 7 \(traceback in .work/logs/potstill.txt"):

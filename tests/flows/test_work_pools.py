@@ -192,6 +192,26 @@ def test_what_stops_a_worker_arrives_with_its_exit_code_and_sentence(
     assert (state.name, e.value.exit_code) == ("Failed", PublishError.exit_code)
 
 
+def test_a_clone_whose_git_was_killed_is_used_again(tmp_path: Path) -> None:
+    from flows.engine.pool_flow import _check_out
+    from flows.engine.work_pools import Part
+
+    origin = tmp_path / "origin"
+    (origin / "my workspace").mkdir(parents=True)
+    git(origin, "init", "-q")
+    (origin / "my workspace/params.yaml").write_text("one")
+    git(origin, "add", "-A")
+    git(origin, "commit", "-qm", "start")
+    commit = git(origin, "rev-parse", "HEAD").strip()
+    part = Part("reviews", str(origin), "my workspace/", commit, "", ["signals"], "", 0.0)
+    for _ in range(2):
+        workspace = _check_out(tmp_path / "clone", part)
+        assert (workspace / "params.yaml").read_text() == "one"
+        (workspace / "params.yaml").write_text("cut off")
+        for name in ("index", "HEAD", "config", "shallow"):  # as git leaves them after a kill
+            (tmp_path / "clone/.git" / f"{name}.lock").touch()
+
+
 def test_what_nobody_begins_is_cancelled_within_its_limit(toy: Toy, prefect_server: str) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.deployments import run_deployment
@@ -218,6 +238,10 @@ def test_what_nobody_begins_is_cancelled_within_its_limit(toy: Toy, prefect_serv
                 _wait(run, "idle", ["export"], handed.id)
             assert client.read_flow_run(handed.id).state.is_cancelled()
             change_params(toy.folder / "params.yaml", None, [f"{key}=10"])
+        handed = run_deployment(f"{FLOW}/idle", timeout=0)
+        client.delete_flow_run(handed.id)
+        with open_run(toy.folder) as run, pytest.raises(LostProcessError, match="idle: its run was deleted in Prefect"):
+            _wait(run, "idle", ["export"], handed.id)
 
 
 def test_what_stands_in_the_way_is_one_sentence_before_any_work(
@@ -241,6 +265,24 @@ def test_what_stands_in_the_way_is_one_sentence_before_any_work(
     (folder / ".dvc/config").write_text("")
     with pytest.raises(PublishError, match=r"schedule.pools: DVC has no default remote in .*dvc remote add"):
         _check_ways(folder)
+
+
+def test_a_workspace_that_was_never_committed_differs_from_the_commit(tmp_path: Path) -> None:
+    from flows.engine.work_pools import _check_ways
+
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-qm", "start", "--allow-empty")
+    git(tmp_path, "remote", "add", "origin", str(tmp_path))
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--subdir"], cwd=workspace, check=True)
+    (workspace / ".dvc/config").write_text("[core]\nremote = store\n")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "DVC")
+    for name in ("params.yaml", "dvc.yaml", "notes.txt"):
+        (workspace / name).touch()
+    with pytest.raises(PublishError, match=r"schedule.pools: dvc.yaml, params.yaml in .*/workspace differs from"):
+        _check_ways(workspace)
 
 
 def test_how_a_worker_ended_is_told_by_its_error() -> None:

@@ -147,3 +147,10 @@ def test_what_may_not_be_used_or_is_not_installed_is_no_bug(tmp_path: Path) -> N
 def test_a_traceback_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file", encoding="utf-8")
     assert unexpected(KeyError("x"), tmp_path / "logs" / "log.txt")[0].endswith("'x' (this is a bug of Potstill)")
+
+
+def test_no_password_of_a_url_is_shown_or_logged(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    sentence, _ = unexpected(ValueError("404 at http://user:secret@example.org/api"), log)
+    assert "404 at http://***@example.org/api" in sentence
+    assert "secret" not in log.read_text(encoding="utf-8")

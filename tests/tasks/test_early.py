@@ -9,7 +9,7 @@ from potstill.artifacts import write_json
 from potstill.config.params import Params
 from potstill.config.promotion_params import Sign
 from potstill.config.tokenize_params import Vocabulary
-from potstill.errors import ModelError, ParamsError, SignatureError
+from potstill.errors import ModelError, ParamsError, SignatureError, ToolError
 from tasks.early import check_early
 
 CONFIG: dict[str, Any] = {
@@ -38,6 +38,18 @@ def test_a_local_teacher_is_looked_at_before_anything_runs(default_params: Param
 def test_a_key_that_cannot_sign_is_refused_before_anything_runs(default_params: Params, tmp_path: Path) -> None:
     with pytest.raises(SignatureError, match=r"sign\.private_key .*gone\.pem\) cannot be used"):
         check_early(default_params.model_copy(update={"sign": Sign(private_key="gone.pem")}), tmp_path)
+
+
+def test_a_bento_store_that_cannot_be_written_is_named_before_anything_runs(
+    default_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "file" / "bentoml"))
+    with pytest.raises(ToolError, match=r"store .*/file/bentoml cannot be written, .*; set BENTOML_HOME to a folder"):
+        check_early(default_params, tmp_path)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "new" / "bentoml"))
+    check_early(default_params, tmp_path)
+    assert not (tmp_path / "new").exists()
 
 
 def test_layers_that_the_teacher_lacks_are_refused(default_params: Params, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +79,22 @@ def test_a_lock_refuses_a_second_holder_and_names_the_first(tmp_path: Path) -> N
         pass
     with hold(lock, what="a run"):
         pass
+
+
+def test_a_lock_that_was_removed_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "parts" / "lock"
+    lock_once = fcntl.flock
+
+    def lock_after_removal(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        shutil.rmtree(lock.parent)  # by the holder before, after this process has opened the file
+        lock_once(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_after_removal)
+    with hold(lock, what="a run"):
+        assert lock.exists()
+        with pytest.raises(BusyError), hold(lock, what="a run"):
+            pass
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="root can write nearly everywhere else")

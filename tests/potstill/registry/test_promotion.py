@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from urllib.parse import urlparse
 
 import pytest
@@ -143,6 +145,21 @@ def test_a_fetched_folder_is_verified_on_each_fetch(registry: Registry) -> None:
     (folder / "model.onnx").write_bytes(b"rot")
     assert registry.fetch("1") == folder
     assert (folder / "model.onnx").read_bytes() == b"one" * 100
+
+
+def test_commands_that_fetch_the_same_version_at_once_all_get_it(registry: Registry) -> None:
+    add_version(registry, "one")
+    together = Barrier(3)
+
+    def fetch(_: int) -> Path:
+        together.wait()
+        return registry.fetch("1")
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            (folder,) = set(pool.map(fetch, range(3)))
+            verify(folder)
+            shutil.rmtree(folder)
 
 
 def test_a_version_that_did_not_pass_never_becomes_champion(registry: Registry) -> None:
@@ -485,3 +502,15 @@ def test_a_tag_that_an_older_ledger_has_no_sum_of_is_not_missed(registry: Regist
     tracking.client(registry.workspace).set_model_version_tag(PROJECT, "1", PARAMS, "{ }")
     with pytest.raises(RegistryError, match=r"tag potstill\.params of version 1"):
         registry.approve("1")
+
+
+def test_of_a_candidate_that_another_clone_registers_first_one_upload_stays(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = add_version(registry, "one")
+    look = registry.by_candidate
+    looks = iter([lambda _: None])  # at first the other one has not registered it yet
+    monkeypatch.setattr(registry, "by_candidate", lambda candidate: next(looks, look)(candidate))
+    assert add_version(registry, "one") == first
+    assert len(list((registry.workspace / "mlartifacts").rglob("model.onnx"))) == 1
+    registry.verify(first)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from potstill.artifacts import file_sums, write_text
+from potstill.artifacts import file_sums, link_file, write_text
 from potstill.errors import ChecksumError, FormatError, OutputError, PotstillError, RegistryError, UnsafeFileError
 from potstill.paths import ARTIFACTS, DVC_LOCK, PARAMS, STORE
-from potstill.registry import tracking
+from potstill.registry import registry_backup, tracking
 from potstill.registry.promotion import Registry
 from potstill.registry.registry_backup import back_up, restore
 from tests.conftest import REPOSITORY
@@ -122,9 +122,27 @@ def test_what_is_no_archive_or_of_another_project_is_refused(champion: Registry,
         restore(tmp_path / "none.tar", other)
     with pytest.raises(FormatError, match="no backup of Potstill"):
         restore(REPOSITORY / PARAMS, other)
+    with pytest.raises(FormatError, match="is a folder; name a file"):
+        restore(tmp_path, other)
+    with pytest.raises(OutputError, match=r"cannot be written .*; name a file in a folder"):
+        back_up(champion.workspace, other / PARAMS / "x.tar")
     back_up(champion.workspace, tmp_path / "x.tar")
     with pytest.raises(RegistryError, match=f"of the project {PROJECT}, and .* names other"):
         restore(tmp_path / "x.tar", other)
+
+
+def test_a_file_that_is_removed_meanwhile_is_named(
+    champion: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy_after_removal(source: str, target: str) -> None:
+        if source.endswith("model.onnx"):
+            Path(source).unlink()  # by another process, after the folder was listed
+        link_file(source, target)
+
+    monkeypatch.setattr(registry_backup, "link_file", copy_after_removal)
+    with pytest.raises(ChecksumError, match=r"/model\.onnx changed while it was backed up; run again"):
+        back_up(champion.workspace, tmp_path / "x.tar")
+    assert not (tmp_path / "x.tar").exists()
 
 
 def test_a_registry_at_a_server_is_for_its_own_tools(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

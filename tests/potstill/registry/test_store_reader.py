@@ -125,6 +125,13 @@ def test_a_server_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch, 
         Registry(tmp_path, "p", reader(tmp_path)).by_alias(CHAMPION)
 
 
+def test_a_password_in_the_servers_address_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1")  # nothing listens on port 80
+    with pytest.raises(StoreError, match=r"MLflow at http://\*\*\*@127.0.0.1 ") as refused:
+        Registry(tmp_path, "p", reader(tmp_path)).by_alias(CHAMPION)
+    assert "secret" not in str(refused.value)
+
+
 def test_credentials_are_left_to_mlflows_client(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
     assert reader(tmp_path) is tracking.client(tmp_path)
