@@ -9,9 +9,13 @@ shift
 ip link set lo up
 # By a UDP socket to this address, to which it sends nothing, Chromium learns whether there is IPv6. That is no attempt.
 ip -6 route add unreachable 2001:4860:4860::8888
-# torch's sockets ask for the name of loopback in this form, which would otherwise be looked up at a name server.
 hosts=$(mktemp)
-cat /etc/hosts - > "$hosts" <<< "::ffff:127.0.0.1 localhost"
+# torch's sockets ask for the name of loopback in this form, which would otherwise be looked up at a name server. For a
+# new work pool Prefect's server asks GitHub for the types there are, and takes its own list where nothing answers.
+cat /etc/hosts - > "$hosts" << END
+::ffff:127.0.0.1 localhost
+127.0.0.1 raw.githubusercontent.com
+END
 mount --bind "$hosts" /etc/hosts
 # uv, npm and pip take what an earlier run or docs/tools.md has kept, and ask no index.
 export UV_OFFLINE=1 npm_config_offline=true PIP_NO_INDEX=1 PIP_FIND_LINKS="$PWD/.work/test-cache/packages"
