@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from potstill.serving import respawn
@@ -16,7 +17,10 @@ from potstill.serving.respawn import respawn_workers
 
 @pytest.fixture
 def hangups() -> Iterator[list[int]]:
-    """The SIGHUPs that this process received in the place of the supervisor."""
+    """The SIGHUPs that this process received in the place of the supervisor, whose only children are its workers."""
+    for child in psutil.Process().children():
+        if child.status() == psutil.STATUS_ZOMBIE:  # of an earlier test of this process
+            os.waitpid(child.pid, 0)
     before = {number: signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGHUP)}
     received: list[int] = []
     signal.signal(signal.SIGHUP, lambda number, _: received.append(number))
