@@ -15,6 +15,11 @@ def redacted(text: str) -> str:
     return _USER_OF_URL.sub("***@", text)
 
 
+def without_user(url: str) -> str:
+    """Remove user and password from a URL."""
+    return _USER_OF_URL.sub("", url)
+
+
 class PotstillError(Exception):
     """A failure whose cause the user can act on. `str(error)` is the whole message; it is shown without a traceback."""
 

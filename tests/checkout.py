@@ -27,3 +27,10 @@ def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     command = ["git", *identity, *arguments]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def start_repository(folder: Path) -> str:
+    """Make a folder a git repository with all its files in a first commit, and return the commit."""
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        git(folder, *arguments)
+    return git(folder, "rev-parse", "HEAD").strip()

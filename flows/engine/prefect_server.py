@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 from flows.engine.lost_runs import LOST
 from flows.engine.notifications import notify
 from potstill.compute.processes import free_port, start, stop
-from potstill.errors import ToolError, redacted
+from potstill.errors import ToolError, redacted, without_user
 from potstill.paths import LOGS
 from potstill.progress import say
 
@@ -153,9 +152,7 @@ def _flush() -> None:
 def answers(url: str) -> bool:
     """Whether a server answers there with 200; a user and a password of the URL, which urllib cannot read, stay out."""
     try:
-        parts = urlsplit(url)
-        address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        with urllib.request.urlopen(address, timeout=5) as response:
+        with urllib.request.urlopen(without_user(url), timeout=5) as response:
             return bool(response.status == 200)
     except (OSError, HTTPException, ValueError):  # away, no HTTP, no URL
         return False

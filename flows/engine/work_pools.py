@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from httpx import HTTPError, TransportError
@@ -34,7 +34,15 @@ from flows.engine.prefect_server import wait_ready
 from flows.engine.remotes import ORIGIN, Remotes
 from potstill.artifacts import write_text
 from potstill.environment import PREFECT_CLIENT
-from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, ToolError, redacted
+from potstill.errors import (
+    LostProcessError,
+    ParamsError,
+    PotstillError,
+    PublishError,
+    ToolError,
+    redacted,
+    without_user,
+)
 from potstill.paths import ACCEPTED_PROFILE, DVC_FILE, DVC_LOCK, METRICS, PARAMS, SOURCES
 from potstill.progress import say
 from potstill.registry import tracking
@@ -212,13 +220,13 @@ def _subject(stages: Iterable[str], pool: str) -> str:
 
 def _part(run: Run, stages: list[str]) -> Part:
     git = Remotes(run.workspace, KEY).git
-    url = urlsplit(git("remote", "get-url", ORIGIN, advice=RETRY))
-    if url.scheme in ("http", "https"):  # a worker has its own user and password
-        url = url._replace(netloc=url.netloc.rpartition("@")[2])
+    url = git("remote", "get-url", ORIGIN, advice=RETRY)
+    if urlsplit(url).scheme in ("http", "https"):  # a worker has its own user and password
+        url = without_user(url)
     lock = run.workspace / DVC_LOCK
     return Part(
         project=run.params.project.name,
-        repository=urlunsplit(url),
+        repository=url,
         folder=git("rev-parse", "--show-prefix", advice=RETRY),
         commit=git("rev-parse", "HEAD", advice=RETRY),
         lock=lock.read_text(encoding="utf-8") if lock.exists() else "",

@@ -12,7 +12,7 @@ import yaml
 
 from flows.commands.params_changes import change_params
 from potstill.artifacts import read_json
-from tests.checkout import copy_checkout, git
+from tests.checkout import copy_checkout, start_repository
 from tests.conftest import REPOSITORY, write_csv
 from tests.e2e.pages import Shell, blocks
 from tests.e2e.workspaces import command, make_workspace
@@ -102,8 +102,7 @@ def test_the_commands_do_what_the_readme_says(tmp_path: Path, default_base: Path
     clone(folder)
     shutil.copyfile(data, folder / "reviews.csv")
     take_sections(folder / "params.yaml", workspace, SETTINGS)
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
-        git(folder, *words)
+    start_repository(folder)
 
     printed = command("make", "run", cwd=folder, home=tmp_path, seconds=1200)
     assert "champion  version 1 of movie-reviews" in printed

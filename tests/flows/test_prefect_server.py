@@ -1,4 +1,4 @@
-"""What answers at the address of Prefect's API, or does not."""
+"""Addresses of Prefect's API: which answer, and how messages show them."""
 
 from __future__ import annotations
 

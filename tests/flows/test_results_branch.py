@@ -13,7 +13,7 @@ from flows.engine.results_branch import KEY, commit_results, push_results
 from potstill.errors import PublishError
 from potstill.registry import tracking
 from potstill.registry.promotion import Registry
-from tests.checkout import git
+from tests.checkout import git, start_repository
 from tests.flows.conftest import Toy, share
 
 pytestmark = pytest.mark.slow
@@ -62,10 +62,8 @@ def test_a_run_in_a_clone_leaves_its_results_and_another_clone_goes_on(shared: T
 def test_results_of_a_subfolder_of_the_repository_are_committed(tmp_path: Path) -> None:
     workspace = tmp_path / "my workspace"
     (workspace / "reports").mkdir(parents=True)
-    git(tmp_path, "init", "-q")
     (workspace / "dvc.lock").write_text("before")
-    git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-qm", "start")
+    start_repository(tmp_path)
     (workspace / "dvc.lock").write_text("after")
     (workspace / "reports/metrics.json").write_text("{}")
     (workspace / "notes.txt").write_text("of nobody's concern")

@@ -23,7 +23,7 @@ from potstill.compute.processes import free_port
 from potstill.config.params_file import load_params
 from potstill.errors import LostProcessError, ParamsError, PotstillError, PublishError, TimeLimitError, ToolError
 from potstill.registry import tracking
-from tests.checkout import git
+from tests.checkout import git, start_repository
 from tests.flows.conftest import Toy, serving, share, until
 from tests.flows.test_pipeline_run import client_of, parents, runs
 from tests.flows.toy.common import write_student
@@ -198,11 +198,8 @@ def test_a_clone_whose_git_was_killed_is_used_again(tmp_path: Path) -> None:
 
     origin = tmp_path / "origin"
     (origin / "my workspace").mkdir(parents=True)
-    git(origin, "init", "-q")
     (origin / "my workspace/params.yaml").write_text("one")
-    git(origin, "add", "-A")
-    git(origin, "commit", "-qm", "start")
-    commit = git(origin, "rev-parse", "HEAD").strip()
+    commit = start_repository(origin)
     part = Part("reviews", str(origin), "my workspace/", commit, "", ["signals"], "", 0.0)
     for _ in range(2):
         workspace = _check_out(tmp_path / "clone", part)

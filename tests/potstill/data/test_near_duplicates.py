@@ -65,10 +65,12 @@ def test_a_million_rows_fit_into_memory() -> None:
     tracemalloc.start()
     index.add(rows[1:2000])
     kept, _ = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
-    index.matches(rows[2000:])
-    _, peak = tracemalloc.get_traced_memory()
+    peaks = []
+    for _ in range(3):  # what other threads of the process allocate meanwhile counts too: the least has least of it
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        index.matches(rows[2000:])
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
     tracemalloc.stop()
-    # Whatever other threads of the process allocate meanwhile counts too. So the bounds are far from both sides.
-    assert kept / 1999 < 1200  # bytes a row that is added: 400, and as sets and hash tables 4,000
-    assert (peak - kept) / 2000 < 600  # and a row that is looked up: 110, and 1,300
+    assert kept / 1999 < 600  # bytes a row that is added: as sets and hash tables they took 4,000
+    assert min(peaks) / 2000 < 200  # and a row that is looked up: 1,300
