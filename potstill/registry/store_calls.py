@@ -74,6 +74,8 @@ RUN = Patience(seconds=300, request_seconds=60, retries=True)
 _CREATION = Patience(seconds=300, request_seconds=4, retries=False)
 # The time of a file transfer depends on the size of the files, so only each of its requests is limited.
 _TRANSFER = Patience(seconds=float("inf"), request_seconds=60, retries=False)
+# How often a call may lose a race. Repeated, it sees what the winner has written, and can only lose to a third writer.
+_RACES = 5
 _NOTICE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
 _TRANSFERS = frozenset({"log_artifact", "log_artifacts", "log_model_artifacts", "download_artifacts"})
@@ -200,7 +202,8 @@ def _single_request() -> Iterator[None]:
 def bounded(uri: str, function: Callable[[], T], *, transfer: bool = False) -> T:
     """Call the store within the time limits and translate its errors.
 
-    In a run a call to an unreachable store is repeated, so a call whose answer was lost may be made twice.
+    A call that loses a race against another writer is repeated. In a run, so is a call to an unreachable store; if only
+    its answer was lost, it is made twice.
 
     Args:
         uri: the store's URI, for messages.
@@ -209,15 +212,20 @@ def bounded(uri: str, function: Callable[[], T], *, transfer: bool = False) -> T
 
     Raises:
         StoreError: the store is unreachable, does not answer in time, or fails.
-        RegistryError: another writer was faster.
+        RegistryError: other writers were faster each time.
         DiskFullError: the store has no space left.
         MlflowException: an answer about the request (`ANSWERS`).
     """
     _limit_http()
     begin = time.monotonic()
+    lost_races = 0
     while True:
         try:
             return _attempt(uri, function, _TRANSFER if transfer else None, begin)
+        except _LostRaceError:
+            lost_races += 1
+            if lost_races == _RACES:
+                raise
         except _UnreachableError as error:
             seconds_left = begin + _patience.seconds - time.monotonic()
             if not _patience.retries or seconds_left < _RETRY_SECONDS:
@@ -279,6 +287,10 @@ class _UnreachableError(StoreError):
         return f"{self.args[0]}; see that it runs and can be reached, then run again"
 
 
+class _LostRaceError(RegistryError):
+    """Another process has written the same row at the same moment, and was first."""
+
+
 # --- translation of errors --------------------------------------------------------------------------------------------
 
 
@@ -299,7 +311,7 @@ def translate(error: Exception, uri: str, answers: frozenset[str] = ANSWERS) -> 
     if code in answers:
         return None
     if _lost_race(error, text):
-        return RegistryError(f"another process wrote to {redacted(uri)} at the same moment and was first; run again")
+        return _LostRaceError(f"another process wrote to {redacted(uri)} at the same moment and was first; run again")
     return _failure(error, text, code, uri)
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import math
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,21 @@ def test_commit_and_dirt_are_tags_and_a_folder_without_git_has_none(tmp_path: Pa
     assert clean["potstill.git_dirty"] == "false"
     (tmp_path / "a").write_text("2", encoding="utf-8")
     assert tracking.git_tags(tmp_path)["potstill.git_dirty"] == "true"
+
+
+@pytest.mark.slow
+def test_runs_that_log_the_same_data_at_once_all_have_it(workspace: Path) -> None:
+    store = tracking.client(workspace)
+    experiment = tracking.experiment_id(workspace, PROJECT)
+    for digest in "abcde":
+        runs = [store.create_run(experiment).info.run_id for _ in range(4)]
+        barrier = threading.Barrier(len(runs))
+
+        def log_rows(run_id: str, digest: str = digest, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            datasets = {name: {"digest": digest} for name in ("train", "dev")}
+            tracking.log_datasets(workspace, run_id, datasets, context="")
+
+        with ThreadPoolExecutor(len(runs)) as pool:
+            list(pool.map(log_rows, runs))
+        assert [len(store.get_run(run_id).inputs.dataset_inputs) for run_id in runs] == [2] * len(runs)
