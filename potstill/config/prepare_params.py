@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from potstill.config.base import Interval, Share, Strict
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
+from potstill.labels.names import normal_label
 
 # Columns of the splits themselves, and what `evaluate.slices` adds to them.
 PREPARED_COLUMNS = ("id", "text", "text_pair", "label", "length")
+# Of the hash of texts, whose salt has 8 bytes.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # Copies of each training text.
 Copies = Annotated[int, Field(ge=0, le=20)]
+Name = TypeVar("Name", str, str | int)
+
+
+def _different(names: list[Name]) -> list[Name]:
+    """Refuse two labels with one normal name. pydantic adds the key and the value to the message."""
+    if len({normal_label(name) for name in names}) < len(names):
+        raise ValueError("it names a label twice; remove one")
+    return names
 
 
 class Table(Strict):
@@ -48,6 +60,22 @@ class Table(Strict):
             raise ValueError(f"separator is for CSV files, but format is {self.format}; remove one of them")
         return self
 
+    @model_validator(mode="after")
+    def _name_columns_once(self) -> Self:
+        if self.columns is not None and len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"columns is {self.columns}, which names a column twice; give each a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _stay_in_the_source(self) -> Self:
+        parts = PurePosixPath(self.files).parts
+        if not parts or {"/", ".."} & {*parts} or any("**" in part and part != "**" for part in parts):
+            raise ValueError(
+                f"files is {self.files!r}, which is no name or pattern of files in the source; write it from the "
+                "source's folder, such as `rows.csv`, `*.csv` or `**/*.csv`"
+            )
+        return self
+
 
 class LabelColumn(Strict):
     """The label is the value of a column: a text or an integer.
@@ -68,7 +96,7 @@ class LabelColumns(Strict):
     """Several labels, each a column of its name that holds 0 or 1."""
 
     kind: Literal["columns"]
-    columns: list[str] = Field(min_length=2)
+    columns: Annotated[list[str], Field(min_length=2), AfterValidator(_different)]
     """Names of the columns, which are the labels."""
 
 
@@ -191,9 +219,9 @@ class Split(Strict):
     """Share of dev."""
     test: float = Field(0.2, gt=0, lt=1)
     """Share of test."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the hash."""
-    class_seeds: dict[str | int, NonNegativeInt] = {}
+    class_seeds: dict[str | int, Seed] = {}
     """Seeds by class, for classes that `seed` leaves out of a split. With several labels, a row has the seed of the
     first class here that it carries."""
 
@@ -225,7 +253,7 @@ class Augment(Strict):
     """Share of the words that are masked or replaced."""
     mask_token: str = Field("[MASK]", min_length=1)
     """The mask token, as the tokenizers of teacher and student write it."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the changes."""
 
 
@@ -241,7 +269,7 @@ class Prepare(Strict):
     """Column of the text, or the two columns of a pair."""
     label: Label
     """Where the label of a row comes from."""
-    labels: Annotated[list[str | int], Field(min_length=1)] | None = None
+    labels: Annotated[list[str | int], Field(min_length=1), AfterValidator(_different)] | None = None
     """The set of labels in the order of the class indices; for token_classification, the types of entities. null: those
     in the data, sorted."""
     split: Split = Split()

@@ -144,7 +144,7 @@ def test_an_empty_file_has_no_columns() -> None:
         ("a.csv", b"texts,id\na,1\n", MissingColumnError, r"a.csv has no column 'text'; did you mean 'texts'\? It has"),
         ("a.jsonl", b'{"id": 1}\n', MissingColumnError, "a.jsonl has no column 'text'; it has 'id'"),
         ("a.csv", "text\né\n".encode("utf-16"), EncodingError, "a.csv is UTF-16, not UTF-8; convert it: iconv"),
-        ("a.csv", b"text,text\na,b\n", FormatError, "a.csv has the column 'text' twice in its header"),
+        ("a.csv", b"text,text\na,b\n", FormatError, "a.csv has the column 'text' twice; rename"),
         ("a.parquet", parquet_bytes(text=[1]), FormatError, "a.parquet: column 'text' holds int64, not texts"),
         ("a.parquet", parquet_bytes(text=["a"] * 99)[:-50], FormatError, "a.parquet is damaged or ends in the middle"),
         (
