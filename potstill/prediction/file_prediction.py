@@ -127,16 +127,16 @@ def predict_files(
         try:
             scored = _FileScoring(files, selection, parts, setup, settings)
             scored.run()
+            if plan is not None:
+                windows = map(parts.facts, range(scored.windows))
+                student = Student(model.serving, settings.threads)
+                parts.write_explained(explain_rows(plan, windows, student))
+            summary = parts.join(scored.windows, rows, WindowTally(model.profile), run)
         except PotstillError as error:
             # What is wrong with the rows themselves stays wrong: another file, or another output, is another run.
-            if isinstance(error, (FormatError, EmptyDataError)) or not parts.finished():
+            if isinstance(error, (FormatError, EmptyDataError)) or not (parts.finished() or parts.output.exists()):
                 parts.discard()
             raise
-        if plan is not None:
-            windows = map(parts.facts, range(scored.windows))
-            student = Student(model.serving, settings.threads)
-            parts.write_explained(explain_rows(plan, windows, student))
-        summary = parts.join(scored.windows, rows, WindowTally(model.profile), run)
     return Predicted(summary, scored.rows, scored.seconds)
 
 

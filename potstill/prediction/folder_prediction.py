@@ -20,10 +20,11 @@ from potstill.errors import (
     RejectedRowsError,
 )
 from potstill.inference.profile import Counts
+from potstill.inference.window_store import file_system
 from potstill.prediction.alerting import Alerting
 from potstill.prediction.arrival_metrics import FolderMetrics
 from potstill.prediction.file_prediction import ChosenModel, Predicted, predict_files
-from potstill.prediction.input_files import InputFile, list_folder
+from potstill.prediction.input_files import InputFile, is_local, list_folder
 from potstill.prediction.output_parts import OutputParts, writing_errors
 from potstill.prediction.window_tally import Facts
 from potstill.progress import say
@@ -64,7 +65,8 @@ class FolderPrediction:
         metrics: FolderMetrics,
         alerting: Alerting,
     ) -> None:
-        if "://" not in folder and output.resolve().is_relative_to(Path(folder).resolve()):
+        files, path = file_system(folder)
+        if is_local(files) and output.resolve().is_relative_to(Path(path).resolve()):
             raise OutputError(f"{output} is in {folder}, so that its answers would be answered; name another folder")
         self._folder = folder
         self._output = output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
@@ -99,17 +99,18 @@ def list_inputs(inputs: Sequence[str], output: str) -> list[InputFile]:
 
 
 def _matching(item: str, output: str) -> list[InputFile]:
+    if not item:
+        raise FetchError("an input has no name; name a file, a folder or a pattern of files")
     files, path = file_system(item)
     with store_errors(item):
         if files.isfile(path):
             return [_input_file(files, path, redacted(item))]
-        is_pattern = any(sign in path for sign in "*?[")
+        is_pattern = any(sign in path for sign in "*?[") and not files.isdir(path)
         names = files.glob(path) if is_pattern else files.find(path)
         if is_pattern:
             names = [name for name in names if not files.isdir(name)]
-        written = (output, f"{output}.rejected.jsonl", f"{output}.explained.jsonl")
-        names = [name for name in names if name not in written and not name.startswith(f"{output}.parts/")]
-        listed = _known_files(files, path, names)
+        names = [name for name in names if not _is_written(_real_path(files, name), output)]
+        listed = [_input_file(files, name, _location(files, name)) for name in _known_names(path, names)]
     if not listed:
         raise FetchError(
             f"{redacted(item)}: no file there; name a file, a folder or a pattern of {', '.join(FORMATS)} files"
@@ -129,16 +130,23 @@ def list_folder(folder: str) -> dict[str, InputFile]:
         files.invalidate_cache()
         if not files.isdir(path):
             raise FetchError(f"{redacted(folder)} is not there or is no folder; create it, or name another one")
-        return {file.path.removeprefix(f"{path}/"): file for file in _known_files(files, path, files.find(path))}
+        listed = {}
+        for name in _known_names(path, files.find(path)):
+            with suppress(FileNotFoundError):  # removed meanwhile, or a link to nothing
+                listed[name.removeprefix(f"{path}/")] = _input_file(files, name, _location(files, name))
+        return listed
 
 
-def _known_files(files: Any, path: str, names: Sequence[str]) -> list[InputFile]:
-    """Make inputs of the files below a path that have a known format and are not hidden, by name."""
-    return [
-        _input_file(files, name, _location(files, name))
-        for name in sorted(names)
-        if format_of_name(name) and not _is_hidden(name.removeprefix(path))
-    ]
+def _is_written(path: str, output: str) -> bool:
+    """Whether a file is the output of a run or what is kept next to it."""
+    return path in (output, f"{output}.rejected.jsonl", f"{output}.explained.jsonl") or path.startswith(
+        f"{output}.parts/"
+    )
+
+
+def _known_names(path: str, names: Sequence[str]) -> list[str]:
+    """Sort the names of files below a path that have a known format and are not hidden."""
+    return [name for name in sorted(names) if format_of_name(name) and not _is_hidden(name.removeprefix(path))]
 
 
 def _is_hidden(name: str) -> bool:
@@ -147,9 +155,19 @@ def _is_hidden(name: str) -> bool:
 
 def _location(files: Any, path: str) -> str:
     """Name a listed file: relative to the current folder where it is below that."""
-    if "file" not in files.protocol:
+    if not is_local(files):
         return redacted(files.unstrip_protocol(path))
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def is_local(files: Any) -> bool:
+    """Whether a file system of fsspec is that of this machine."""
+    return "file" in files.protocol
+
+
+def _real_path(files: Any, path: str) -> str:
+    """Follow the symbolic links of a path of this machine."""
+    return os.path.realpath(path) if is_local(files) else path
 
 
 def _input_file(files: Any, path: str, location: str) -> InputFile:

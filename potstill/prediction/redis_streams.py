@@ -35,6 +35,8 @@ _ADDRESS = re.compile(r"/(\d+)/(.+)")
 # Seconds until a server that does not answer counts as away, and for which a read waits for new records.
 _TIMEOUT = 20
 _BLOCK = 1.0
+# The year 2018, in which Redis got streams, in seconds since 1970.
+_FIRST_TIME = 1_514_764_800
 # What an XAUTOCLAIM that has seen all pending records returns.
 _SEEN_ALL = b"0-0"
 
@@ -73,10 +75,14 @@ class Reply(NamedTuple):
     fields: Fields
     rejected: bool
 
-    @property
-    def seconds(self) -> float:
-        """The time at which the record was written, in seconds since 1970, where the server has chosen its id."""
-        return int(self.id.partition(b"-")[0]) / 1000
+    def written(self, now: float) -> float:
+        """Return the time at which the record was written, in seconds since 1970: by its id, if the server chose that.
+
+        Args:
+            now: is returned for an id that is no time, since a writer may number its records.
+        """
+        seconds = int(self.id.partition(b"-")[0]) / 1000
+        return seconds if _FIRST_TIME < seconds < now else now
 
 
 class Lag(NamedTuple):

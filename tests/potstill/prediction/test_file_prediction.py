@@ -362,12 +362,18 @@ def mixed_types() -> None:
     Path("in.jsonl").write_bytes(jsonl_bytes([*rows, {"text": "a film", "id": "x"}]))
 
 
+def numbers_without_a_type() -> None:
+    rows: list[dict[str, Any]] = [{"text": text, "id": 2**60 + 1} for text in TEXTS[:96]]
+    Path("in.jsonl").write_bytes(jsonl_bytes([*rows, {"text": "a film", "id": 0.5}]))
+
+
 @pytest.mark.parametrize(
     ("write", "inputs", "out", "error", "sentence"),
     [
         (damaged, "in.csv.gz", "out.jsonl", FormatError, "in.csv.gz is damaged or ends in the middle"),
         (other_columns, "in.csv in2.csv", "out.csv", FormatError, "in2.csv has other columns than in.csv"),
         (mixed_types, "in.jsonl", "out.parquet", FormatError, "values of several types in one column"),
+        (numbers_without_a_type, "in.jsonl", "out.parquet", FormatError, "values of several types in one column"),
         (lambda: write_csv(), "in.csv", "out.csv", EmptyDataError, "in.csv has a header and no rows"),
         (lambda: Path("in.csv").touch(), "in.csv", "out.csv", EmptyDataError, "in.csv is empty"),
         (lambda: Path("out.csv").mkdir(), "in.csv", "out.csv", PotstillError, "in.csv: no file there"),

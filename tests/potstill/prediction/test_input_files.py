@@ -7,7 +7,7 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 
 from potstill.errors import FetchError, FormatError, PotstillError, ToolError
-from potstill.prediction.input_files import list_inputs, open_input
+from potstill.prediction.input_files import list_folder, list_inputs, open_input
 
 OUT = Path("out.jsonl")
 
@@ -51,6 +51,23 @@ def test_a_name_with_the_signs_of_a_pattern_is_a_name() -> None:
     assert listed("a[1].csv") == ["a[1].csv"]
 
 
+def test_a_folder_with_the_signs_of_a_pattern_is_a_folder() -> None:
+    write("a[1] #/b.csv", "a1 #/b.csv")
+    assert listed("a[1] #") == ["a[1] #/b.csv"]
+
+
+def test_what_predict_writes_is_no_input_of_a_link_to_its_folder(folder: Path) -> None:
+    write("in/a.csv", "in/out.jsonl")
+    Path("link").symlink_to("in")
+    assert [file.location for file in list_inputs(["link"], str(folder / "in/out.jsonl"))] == ["link/a.csv"]
+
+
+def test_a_link_to_nothing_does_not_keep_a_folder_from_being_watched() -> None:
+    write("in/a.csv")
+    Path("in/b.csv").symlink_to("nowhere")
+    assert [*list_folder("in")] == ["a.csv"]
+
+
 def test_a_url_is_opened_by_fsspec() -> None:
     with fsspec.open("memory://store/a.csv.gz", "wb") as handle:
         handle.write(gzip.compress(b"text\nhello\n", mtime=0))
@@ -65,6 +82,7 @@ def test_a_url_is_opened_by_fsspec() -> None:
     [
         ("gone.csv", FetchError, "gone.csv: no file there; name a file, a folder or a pattern"),
         ("empty/*", FetchError, "no file there"),
+        ("", FetchError, "an input has no name"),
         ("http://me:secret@127.0.0.1:9/a.csv", FetchError, r"^http://\*\*\*@127.0.0.1:9/a.csv(?!.*secret)"),
         ("a.xlsx", FormatError, "a.xlsx: the suffix names no known format; it has to be one of .csv"),
         ("nowhere://a", ToolError, "nowhere://a cannot be opened: Protocol not known"),

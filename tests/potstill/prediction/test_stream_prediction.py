@@ -180,6 +180,13 @@ def test_of_two_processes_with_the_same_record_one_answers(server: RedisServer) 
     assert server.client.xinfo_groups("reviews")[0]["consumers"] == 0
 
 
+@pytest.mark.parametrize(
+    ("id_", "seconds"), [(b"1700000000000-1", 1.7e9), (b"7-0", 1.8e9), (b"1700000000000000-0", 1.8e9)]
+)
+def test_an_id_that_is_no_time_counts_as_now(id_: bytes, seconds: float) -> None:
+    assert Reply(id_, {}, rejected=False).written(1.8e9) == seconds
+
+
 def test_a_full_stream_waits_for_room(
     server: RedisServer, model: ChosenModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
