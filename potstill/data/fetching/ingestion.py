@@ -125,7 +125,7 @@ def open_for_inspection(source: FileSource | HubSource) -> Iterator[Path]:
     """
     if isinstance(source, FileSource):
         refuse_unsafe_files(_local_files("teacher", source.path))
-        yield Path(source.path).expanduser()
+        yield _expanded(source.path)
         return
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
         hub.fetch("teacher", source, Path(scratch), "headers")
@@ -251,7 +251,7 @@ def _local_files(name: str, source_path: str) -> Iterable[tuple[str, Path]]:
 
     Hidden files, Potstill's manifest and those files of a model that are never opened are left out.
     """
-    path = Path(source_path).expanduser()
+    path = _expanded(source_path)
     if path.is_file():
         return [(path.name, path)]
     if not path.is_dir():
@@ -272,9 +272,14 @@ def _local_files(name: str, source_path: str) -> Iterable[tuple[str, Path]]:
     return [pair for pair in visible if pair[0] in opened]
 
 
+def _expanded(path: str) -> Path:
+    """Put the user's folder in place of `~`; a name that has none stays, and does not exist."""
+    return Path(os.path.expanduser(path))
+
+
 def _say_left_out(name: str, source_path: str, files: Mapping[str, Path]) -> None:
     """Print the names of a model's files that are left out."""
-    folder = Path(source_path).expanduser()
+    folder = _expanded(source_path)
     if not is_model_source(name) or not folder.is_dir():
         return
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]

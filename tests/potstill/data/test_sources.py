@@ -77,6 +77,8 @@ def test_missing_path_and_empty_folder_are_named(tmp_path: Path, tiny_base: Path
     )
     assert "ingest.data.rows.path" in message
     assert "does not exist" in message
+    of_nobody = {"kind": "file", "path": "~nobody-of-this-name/rows.csv"}
+    assert "does not exist" in refused(ingest_of({"rows": of_nobody}, tiny_base), tmp_path, FetchError)
     (tmp_path / "empty").mkdir()
     empty = {"kind": "saved", "path": str(tmp_path / "empty")}
     assert "empty folder" in refused(ingest_of({"rows": empty}, tiny_base), tmp_path, FetchError)
