@@ -8,7 +8,7 @@ from typing import Any
 
 from potstill.config.prepare_params import LabelAnswers, LabelSpans, LabelTags, LabelWords, MarkLabel
 from potstill.data.cleaning import clean
-from potstill.data.formats.cells import parse_nested
+from potstill.data.formats.cells import is_nested, parse_nested
 from potstill.data.formats.schemes import Scheme, scheme_of
 from potstill.data.formats.tabular import Table
 from potstill.data.formats.tagged import TaggedText, rebuild_text, tag_slash_words, tag_spans, tag_text, tag_words
@@ -121,7 +121,7 @@ def _tags(table: Table, label: LabelTags) -> list[Any]:
     names = label.names or table.class_names.get(label.column) or []
     by_number = {key: name for number, name in enumerate(names) for key in (number, str(number))}
     return [
-        [by_number.get(tag, tag if isinstance(tag, str) else str(tag)) for tag in tags]
+        [tag if is_nested(tag) else by_number.get(tag, str(tag)) for tag in tags]
         if isinstance(tags, (list, tuple))
         else tags
         for tags in map(_split_cell, table.column(label.column))
