@@ -187,7 +187,10 @@ def test_all_files_below_are_read_in_order(tmp_path: Path) -> None:
     write(tmp_path / "deep" / "b.csv", "text\nb\n")
     write(tmp_path / "a.jsonl", '{"text": "a"}\n')
     write(tmp_path / "README.md", "# nothing\n")
-    assert [table.column("text") for table in read_tables(tmp_path, "*", "auto", None, 10)] == [["a"], ["b"]]
+    write(tmp_path / "dataset_info.json", "{}")
+    first, second = read_tables(tmp_path, "*", "auto", None, 10)
+    assert (first.column("text"), second.column("text")) == (["a"], ["b"])
+    assert (first.notes, second.notes) == (("not read, as their format is unknown: README.md",), ())
 
 
 def test_lines_are_one_text_each(tmp_path: Path) -> None:
