@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from potstill.errors import FetchError, FormatError, PotstillError, redacted
 from potstill.inference.window_store import file_system
+from potstill.progress import say
 
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: dict[str, FileFormat] = {
@@ -109,6 +110,9 @@ def _matching(item: str, output: str) -> list[InputFile]:
         names = files.glob(path) if is_pattern else files.find(path)
         if is_pattern:
             names = [name for name in names if not files.isdir(name)]
+        links = [name for name in names if is_local(files) and not format_of_name(name) and os.path.isdir(name)]
+        if links:
+            say(f"predict: links to folders are not followed: {', '.join(sorted(links)[:5])}; name them too")
         names = [name for name in names if not _is_written(_real_path(files, name), output)]
         listed = [_input_file(files, name, _location(files, name)) for name in _known_names(path, names)]
     if not listed:

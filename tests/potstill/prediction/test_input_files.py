@@ -56,6 +56,13 @@ def test_a_folder_with_the_signs_of_a_pattern_is_a_folder() -> None:
     assert listed("a[1] #") == ["a[1] #/b.csv"]
 
 
+def test_a_link_to_a_folder_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write("in/a.csv", "other/b.csv")
+    Path("in/more").symlink_to("../other")
+    assert listed("in") == ["in/a.csv"]
+    assert "links to folders are not followed: " in capsys.readouterr().out
+
+
 def test_what_predict_writes_is_no_input_of_a_link_to_its_folder(folder: Path) -> None:
     write("in/a.csv", "in/out.jsonl")
     Path("link").symlink_to("in")
