@@ -329,11 +329,12 @@ def test_alerts_are_told_once_a_window_also_by_another_process(server: RedisServ
     """Windows are of the times at which the records were written, which are in their ids."""
     rules = Alerts(rules={"any": ShareRule(kind="share", label="negative", above=0.0)}, min_texts=20, window_minutes=60)
     told: list[Alert] = []
+    day = 1_600_041_600  # 14 September 2020, midnight UTC
 
     def answer(hour: int, count: int) -> None:
         before = written(server)
         for number, text in enumerate(TEXTS[:count]):
-            server.client.xadd("reviews", {"text": text}, id=f"{3_600_000 * hour + before + number}-0")
+            server.client.xadd("reviews", {"text": text}, id=f"{1000 * (day + 3600 * hour) + before + number}-0")
         alerting = Alerting(rules, model.card, model.profile, streams_of(server).counts(), told.append)
         with answering(server, model, alerting=alerting, batch=10) as answers:
             answers.wait(before + count)
@@ -343,9 +344,9 @@ def test_alerts_are_told_once_a_window_also_by_another_process(server: RedisServ
     assert told == []
     answer(10, 15)
     answer(10, 15)
-    assert [(alert.rule, alert.start, alert.texts) for alert in told] == [("any", 36_000, 25)]
+    assert [(alert.rule, alert.start, alert.texts) for alert in told] == [("any", day + 36_000, 25)]
     answer(11, 30)
-    assert [alert.start for alert in told] == [36_000, 39_600]
+    assert [alert.start for alert in told] == [day + 36_000, day + 39_600]
     answer(100, 5)
-    assert {key.partition(b" ")[0] for key in server.client.hgetall("answers:alerts")} == {b"360000"}
-    assert server.client.hget("answers:alerts", "360000 texts") == b"5"
+    assert {key.partition(b" ")[0] for key in server.client.hgetall("answers:alerts")} == {b"%d" % (day + 360_000)}
+    assert server.client.hget("answers:alerts", f"{day + 360_000} texts") == b"5"
