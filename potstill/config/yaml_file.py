@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES} values; write them out")
         return node
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Read a mapping, whose keys have to differ."""
         node = super().compose_mapping_node(anchor)
         keys = set()

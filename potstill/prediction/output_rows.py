@@ -145,13 +145,14 @@ def _chosen(value: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 def _plain_rows(rows: pa.Table) -> list[dict[str, Any]]:
     """Convert rows to plain values."""
     try:
-        return rows.to_pylist()
+        objects: list[dict[str, Any]] = rows.to_pylist()
     except UNREADABLE as error:
         name = next(name for name in rows.column_names if not all(map(is_readable, rows.column(name))))
         raise FormatError(
             f"a value of {name!r} cannot be written as text ({error}); write Parquet (--out with .parquet), or leave "
             "the column out with --columns"
         ) from error
+    return objects
 
 
 def _side_by_side(left: pa.Table, right: pa.Table) -> pa.Table:

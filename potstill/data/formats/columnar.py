@@ -88,13 +88,14 @@ def _from_arrow(table: pa.Table, location: str, split: str | None, file_format: 
 def _values(column: pa.ChunkedArray, location: str, name: str) -> list[Any]:
     """Convert a column. Parquet checks neither that texts are UTF-8 nor that dates are ones that Python has."""
     try:
-        return column.to_pylist()
+        values: list[Any] = column.to_pylist()
     except UNREADABLE as error:
         row = next(row for row, value in enumerate(column) if not is_readable(value))
         where = f"{location}, row {row + 1}: the value in column {name!r}"
         if isinstance(error, UnicodeDecodeError):
             raise EncodingError(f"{where} is not UTF-8; write the file again from texts in UTF-8") from error
         raise FormatError(f"{where} cannot be read ({error}); correct the row, or store the column as text") from error
+    return values
 
 
 def is_readable(value: pa.Scalar) -> bool:
