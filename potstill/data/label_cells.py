@@ -24,6 +24,8 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import Value, normal_label
 
+# The limit of fp32, which is the type of numbers in data/prepared.
+FINITE = 3.4e38
 # The class that `datasets` writes for an unknown one.
 _NO_CLASS = -1
 # Keys under which an object may hold its label or labels.
@@ -281,17 +283,18 @@ def _label_of_number(
 
 
 def finite_number(table: Table, row: int, value: Any, column: str) -> float:
-    """Read a finite number.
+    """Read a number that fp32 can hold.
 
     Raises:
-        LabelError: the value is no finite number.
+        LabelError: the value is none.
     """
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
+    if not abs(number) <= FINITE:
         raise LabelError(
-            f"{table.row_location(row)}: {str(value)[:60]!r} in {column!r} is no number; correct or remove the row"
+            f"{table.row_location(row)}: {str(value)[:60]!r} in {column!r} is no number, or one beyond {FINITE:g} "
+            "(fp32); correct or remove the row"
         )
     return number
