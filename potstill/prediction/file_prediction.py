@@ -76,7 +76,7 @@ class Predicted:
 
 
 def predict_files(
-    inputs: Sequence[str],
+    inputs: Sequence[str | InputFile],
     output: Path | str,
     model: ChosenModel,
     texts: tuple[str, ...],
@@ -89,7 +89,7 @@ def predict_files(
     An interrupted run goes on where it stopped, and its output has the same bytes as that of a run that was not.
 
     Args:
-        inputs: paths, folders, patterns and URLs.
+        inputs: paths, folders, patterns and URLs, or files that were listed before.
         output: the file to write, or its URL; its suffix names the format.
         model: the model.
         texts: the column of the text, or the two of a pair.

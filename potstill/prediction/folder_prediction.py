@@ -150,7 +150,7 @@ class FolderPrediction:
 
     def _answer(self, file: InputFile, target: Path) -> Predicted:
         def answer() -> Predicted:
-            return predict_files([file.location], target, self._model, self._texts, self._columns, self._settings)
+            return predict_files([file], target, self._model, self._texts, self._columns, self._settings)
 
         try:
             return answer()

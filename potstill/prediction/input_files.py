@@ -78,12 +78,12 @@ def format_of_name(name: str) -> FileFormat | None:
     return FORMATS.get(PurePosixPath(path.stem).suffix if path.suffix in _CODECS else path.suffix)
 
 
-def list_inputs(inputs: Sequence[str], output: str) -> list[InputFile]:
+def list_inputs(inputs: Sequence[str | InputFile], output: str) -> list[InputFile]:
     """List the files of paths, folders, patterns and URLs, each once, in the order of the arguments and by name.
 
     Args:
-        inputs: as the user names them. Of folders and patterns, files of other formats are left out, and so are hidden
-            ones.
+        inputs: as the user names them, or files that were listed before. Of folders and patterns, files of other
+            formats are left out, and so are hidden ones.
         output: the path, in its file system, of the file that is written; it and what is kept next to it are left out
             too.
 
@@ -99,7 +99,10 @@ def list_inputs(inputs: Sequence[str], output: str) -> list[InputFile]:
     return list(files.values())
 
 
-def _matching(item: str, output: str) -> list[InputFile]:
+def _matching(item: str | InputFile, output: str) -> list[InputFile]:
+    if isinstance(item, InputFile):
+        with store_errors(item.location):
+            return [_input_file(item.files, item.path, item.location)]
     if not item:
         raise FetchError("an input has no name; name a file, a folder or a pattern of files")
     files, path = file_system(item)

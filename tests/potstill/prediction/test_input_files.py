@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
@@ -67,6 +68,13 @@ def test_what_predict_writes_is_no_input_of_a_link_to_its_folder(folder: Path) -
     write("in/a.csv", "in/out.jsonl")
     Path("link").symlink_to("in")
     assert [file.location for file in list_inputs(["link"], str(folder / "in/out.jsonl"))] == ["link/a.csv"]
+
+
+def test_a_listed_file_is_found_again_though_its_location_lacks_the_host() -> None:
+    """fsspec names the files of a folder at ftp://host as ftp:///folder/file."""
+    write("in/a.csv")
+    file = replace(list_folder("in")["a.csv"], location="ftp:///in/a.csv")
+    assert list_inputs([file], OUT) == [file]
 
 
 def test_a_link_to_nothing_does_not_keep_a_folder_from_being_watched() -> None:
