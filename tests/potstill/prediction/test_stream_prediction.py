@@ -134,7 +134,7 @@ def test_answers_are_those_of_a_file_with_the_same_rows(
 
 def test_a_record_without_a_text_is_put_aside_and_says_why(server: RedisServer, model: ChosenModel) -> None:
     bad: list[tuple[dict[Any, Any], str]] = [
-        ({"body": "a"}, "no text in column 'text'"),
+        ({"body": "a", "reason": "mine"}, "no text in column 'text'"),
         ({"text": " "}, "no text in column 'text'"),
         ({"text": b"\xff"}, "not UTF-8"),
         ({"text": "a" * 501}, "a text of 501 characters; at most 500 (predict.max_characters)"),
@@ -146,6 +146,7 @@ def test_a_record_without_a_text_is_put_aside_and_says_why(server: RedisServer, 
     with answering(server, model) as answers:
         answers.wait(len(bad) + 1)
     rejected = server.client.xrange("answers:rejected")
+    assert rejected[0][1][b"reason_"] == b"mine"
     for id_, (fields, said), (_, kept) in zip(ids, bad, rejected, strict=True):
         assert kept[b"reason"].decode().startswith(said)
         assert (kept[b"record"], kept[b"stream"]) == (id_, f"{server.url}/reviews".encode())
