@@ -105,6 +105,7 @@ def predict_files(
         RejectedRowsError: too many rows were put aside.
         BusyError: another process writes the output.
     """
+    columns = None if columns is None else tuple(dict.fromkeys(columns))
     parts = UploadedParts(output) if isinstance(output, str) else OutputParts(output)
     file_format = output_format(parts.output)
     files = list_inputs(inputs, parts.path)

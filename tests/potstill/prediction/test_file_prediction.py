@@ -429,6 +429,12 @@ def test_keys_of_json_lines_that_come_later_are_columns_of_parquet(int8: ChosenM
     ]
 
 
+def test_a_column_that_is_chosen_twice_is_there_once(int8: ChosenModel) -> None:
+    Path("in.parquet").write_bytes(parquet_bytes(text=TEXTS[:64], id=range(64)))
+    predict(int8, "in.parquet", Path("out.parquet"), columns=("id", "id"))
+    assert pq.read_schema("out.parquet").names.count("id") == 1
+
+
 def test_a_store_that_fails_loses_nothing(int8: ChosenModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = csv_bytes([["id", "text"], *enumerate(TEXTS * 30)])
     with fsspec.open("memory://failing/in.csv.gz", "wb") as handle:
