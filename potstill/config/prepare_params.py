@@ -19,6 +19,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # Copies of each training text.
 Copies = Annotated[int, Field(ge=0, le=20)]
 Name = TypeVar("Name", str, str | int)
+# A column of texts, or the two columns of a pair.
+Text = str | Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 def _different(names: list[Name]) -> list[Name]:
@@ -45,7 +47,7 @@ class Table(Strict):
     names, and `text` for lines."""
     constants: dict[str, str | int] = {}
     """Columns with one value in all rows, such as the label if each class has a file of its own."""
-    text: str | list[str] | None = None
+    text: Text | None = None
     """prepare.text for these files. null: prepare.text."""
     split: Literal["auto", "draw", "train", "dev", "test", "transfer", "shift"] = "auto"
     """Split of the rows. auto: as a column, the data set or the names of the files say, else drawn; draw: all rows are
@@ -265,7 +267,7 @@ class Prepare(Strict):
     question in its context. It decides labels, head, losses, scores and the answers of the service."""
     tables: list[Table] = Field(min_length=1)
     """Files to read, and how."""
-    text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
+    text: Text
     """Column of the text, or the two columns of a pair."""
     label: Label
     """Where the label of a row comes from."""
@@ -303,6 +305,16 @@ class Prepare(Strict):
     def _augment_single_texts(self) -> Self:
         if self.augment is not None and self.pair:
             raise ValueError("augment changes single texts; set it to null for pairs")
+        return self
+
+    @model_validator(mode="after")
+    def _tables_have_as_many_texts(self) -> Self:
+        for index, table in enumerate(self.tables):
+            if table.text is not None and isinstance(table.text, str) != isinstance(self.text, str):
+                raise ValueError(
+                    f"tables.{index}.text is {table.text!r}, but text is {self.text!r}; name as many columns, since "
+                    "all rows are single texts, or all are pairs"
+                )
         return self
 
     @model_validator(mode="after")

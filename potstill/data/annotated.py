@@ -12,7 +12,7 @@ from potstill.data.formats.cells import is_nested, parse_nested
 from potstill.data.formats.schemes import Scheme, scheme_of
 from potstill.data.formats.tabular import Table
 from potstill.data.formats.tagged import TaggedText, rebuild_text, tag_slash_words, tag_spans, tag_text, tag_words
-from potstill.errors import LabelError, MissingColumnError
+from potstill.errors import LabelError
 from potstill.labels.names import Value
 from potstill.labels.tags import TaggedUnit, Unit, units_of
 
@@ -54,10 +54,7 @@ def read_annotated_rows(
     if isinstance(label, LabelSpans | LabelWords):
         return [_labelled_text(row) for row in _tagged_rows(table, first, label, marked)], []
     assert isinstance(label, LabelAnswers)
-    if second is None:
-        raise MissingColumnError(
-            f"{table.location}: its `text` in prepare.tables is one column; name [question, context]"
-        )
+    assert second is not None  # params name two columns
     rows = zip(table.texts(first), table.texts(second), _marks(table, label.column, marked), marked, strict=True)
     return [
         read_question(question, context, parse_nested(answers) if has_mark else None, table.row_location(row), has_mark)

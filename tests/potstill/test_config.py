@@ -79,6 +79,12 @@ def test_the_default_file_fits() -> None:
         ("prepare.labels", ["a", "a"], "names a label twice"),
         ("prepare.labels", [1, "1.0 "], "prepare.labels = [1, '1.0 ']: it names a label twice"),
         ("prepare.label", {"kind": "columns", "columns": ["a", "a"]}, "prepare.label.columns = ['a', 'a']: it names"),
+        ("prepare.tables", [{"source": "vader", "text": ["a"]}], "text.list[str] = ['a']: list should have at least 2"),
+        (
+            "prepare.tables",
+            [{"source": "vader", "text": ["a", "b"]}],
+            "tables.0.text is ['a', 'b'], but text is",
+        ),
         ("prepare.split.seed", 2**64, "prepare.split.seed = 18446744073709551616: input should be less than"),
         ("prepare.tables", [{"source": "vader", "columns": ["a", "a"]}], "which names a column twice"),
         ("prepare.tables", [{"source": "vader", "files": "**.csv"}], "files is '**.csv', which is no name or pattern"),
