@@ -63,6 +63,12 @@ class Table(Strict):
         return self
 
     @model_validator(mode="after")
+    def _shift_whole_files(self) -> Self:
+        if self.split == "shift" and self.split_column is not None:
+            raise ValueError("split is shift, which is for all rows of the files; remove split_column")
+        return self
+
+    @model_validator(mode="after")
     def _name_columns_once(self) -> Self:
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
             raise ValueError(f"columns is {self.columns}, which names a column twice; give each a name of its own")

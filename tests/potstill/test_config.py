@@ -85,6 +85,7 @@ def test_the_default_file_fits() -> None:
             [{"source": "vader", "text": ["a", "b"]}],
             "tables.0.text is ['a', 'b'], but text is",
         ),
+        ("prepare.tables", [{"source": "vader", "split": "shift", "split_column": "part"}], "remove split_column"),
         ("prepare.split.seed", 2**64, "prepare.split.seed = 18446744073709551616: input should be less than"),
         ("prepare.tables", [{"source": "vader", "columns": ["a", "a"]}], "which names a column twice"),
         ("prepare.tables", [{"source": "vader", "files": "**.csv"}], "files is '**.csv', which is no name or pattern"),
