@@ -70,6 +70,8 @@ class Table(Strict):
 
     @model_validator(mode="after")
     def _name_columns_once(self) -> Self:
+        if self.columns is not None and self.format in ("json", "jsonl", "parquet", "saved"):
+            raise ValueError(f"columns is for files without a header, but format is {self.format}; remove one of them")
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
             raise ValueError(f"columns is {self.columns}, which names a column twice; give each a name of its own")
         return self
