@@ -283,6 +283,15 @@ def test_a_name_may_have_slashes_and_escapes() -> None:
     )  # fmt: skip
 
 
+def test_a_host_of_the_metrics_that_is_none_is_one_sentence() -> None:
+    settings = Stream(metrics_host="a..b", metrics_port=free_port())
+    with (
+        pytest.raises(ToolError, match=r"cannot listen on a..b port \d+ \(.*\); set stream.metrics_host"),
+        metrics_server(StreamMetrics().registry, settings, "stream"),
+    ):
+        pass
+
+
 def test_metrics_count_records_and_what_waits(
     server: RedisServer, model: ChosenModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
