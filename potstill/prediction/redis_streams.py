@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from potstill.config.stream_params import Stream
-from potstill.errors import StreamError, ToolError
+from potstill.errors import StreamError, ToolError, without_user
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -98,13 +98,17 @@ def parse_address(url: str) -> StreamAddress:
     Raises:
         StreamError: it is no such URL.
     """
-    parts = urlsplit(url)
-    matched = _ADDRESS.fullmatch(parts.path)
-    host = parts.netloc.rpartition("@")[2]
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname or matched is None:
-        shown = urlunsplit(parts._replace(netloc=host))
-        raise StreamError(f"{shown} names no stream; write it as redis://host:port/db/stream")
+    matched = None
+    with suppress(ValueError):  # such as a port that is no number
+        parts = urlsplit(url)
+        if parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0:
+            matched = _ADDRESS.fullmatch(parts.path)
+    if matched is None or parts.query or parts.fragment:
+        raise StreamError(
+            f"{without_user(url)} names no stream; write it as redis://host:port/db/stream (%23 for a #, %3F for a ?)"
+        )
     database, key = matched.groups()
+    host = parts.netloc.rpartition("@")[2]
     server, shown = (f"{parts.scheme}://{location}/{database}" for location in (parts.netloc, host))
     return StreamAddress(server, shown, unquote(key))
 
@@ -155,7 +159,7 @@ class RecordStreams:
             with _refusals(self.source):
                 self._check_kinds()
                 self._create_group()
-        except (ConnectionError, TimeoutError) as error:
+        except (ConnectionError, TimeoutError, UnicodeError) as error:  # a UnicodeError: a host that no domain can be
             raise StreamError(
                 f"{self.source.shown} does not answer ({reason(error)}); check the address, and that Redis runs there"
             ) from error

@@ -256,8 +256,11 @@ def test_a_stream_that_is_deleted_meanwhile_ends_it(server: RedisServer, model: 
 @pytest.mark.parametrize(
     ("source", "target", "said"),
     [
-        ("reviews", "{db}/a", "^reviews names no stream; write it as redis://host:port/db/stream$"),
+        ("reviews", "{db}/a", "^reviews names no stream; write it as redis://host:port/db/stream "),
         ("redis://user:secret@host/reviews", "{db}/a", "^redis://host/reviews names no stream"),
+        ("redis://user:secret@host:high/0/reviews", "{db}/a", "^redis://host:high/0/reviews names no stream"),
+        ("{db}/reviews", "{db}/answers#1", "answers#1 names no stream; .*%23 for a #"),
+        ("redis://a..b/0/reviews", "redis://a..b/0/answers", "redis://a..b/0 does not answer"),
         ("{db}/reviews", "{db}/reviews", "cannot be read and answered to at once; name another stream with --to"),
         ("{db}/reviews", "redis://elsewhere/0/a", "are in different databases"),
         ("{db}/other", "{db}/a", "has no stream 'other'; check its name, or write a first record"),
