@@ -65,6 +65,7 @@ class FolderPrediction:
         metrics: FolderMetrics,
         alerting: Alerting,
     ) -> None:
+        list_folder(folder)
         files, path = file_system(folder)
         if is_local(files) and output.resolve().is_relative_to(Path(path).resolve()):
             raise OutputError(f"{output} is in {folder}, so that its answers would be answered; name another folder")
@@ -79,7 +80,6 @@ class FolderPrediction:
         self._seen: dict[str, list[Any]] = {}
         self._since: dict[str, float] = {}
         self._settled: dict[str, list[Any]] = {}
-        list_folder(folder)
 
     def run(self) -> NoReturn:
         """Answer files as they arrive, until an interruption; a file that was begun is gone on with by the next run.

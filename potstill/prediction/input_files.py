@@ -105,8 +105,8 @@ def _matching(item: str | InputFile, output: str) -> list[InputFile]:
             return [_input_file(item.files, item.path, item.location)]
     if not item:
         raise FetchError("an input has no name; name a file, a folder or a pattern of files")
-    files, path = file_system(item)
     with store_errors(item):
+        files, path = file_system(item)
         if files.isfile(path):
             return [_input_file(files, path, redacted(item))]
         is_pattern = any(sign in path for sign in "*?[") and not files.isdir(path)
@@ -132,8 +132,8 @@ def list_folder(folder: str) -> dict[str, InputFile]:
         FetchError: it is not there, or is no folder.
         ToolError: the kind of a URL is unknown, or its package is not installed.
     """
-    files, path = file_system(folder)
     with store_errors(folder):
+        files, path = file_system(folder)
         files.invalidate_cache()
         if not files.isdir(path):
             raise FetchError(f"{redacted(folder)} is not there or is no folder; create it, or name another one")

@@ -99,6 +99,7 @@ def test_a_url_is_opened_by_fsspec() -> None:
         ("empty/*", FetchError, "no file there"),
         ("", FetchError, "an input has no name"),
         ("http://me:secret@127.0.0.1:9/a.csv", FetchError, r"^http://\*\*\*@127.0.0.1:9/a.csv(?!.*secret)"),
+        ("zip://a.csv::gone.zip", FetchError, r"zip://a.csv::gone.zip cannot be read \(No such file or directory\)"),
         ("a.xlsx", FormatError, "a.xlsx: the suffix names no known format; it has to be one of .csv"),
         ("nowhere://a", ToolError, "nowhere://a cannot be opened: Protocol not known"),
         ("gs://bucket/a.csv", ToolError, "gs://bucket/a.csv cannot be opened: Please install gcsfs"),
