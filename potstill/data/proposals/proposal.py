@@ -410,6 +410,8 @@ class _TaskDetector:
     def _counts_from_minus_one(self) -> bool:
         """Whether integer labels without names start with -1 and 0, and no option says that -1 is a class."""
         values = self._label.values or {}
-        if self._options.labels or not self._no_class_rows() or not all(map(is_integer, values)):
+        if self._label.kind != "integer" or self._options.labels or not self._no_class_rows():
+            return False
+        if not all(map(is_integer, values)):  # a sample of them decides the kind
             return False
         return sorted(map(int, values))[:2] == [_NO_CLASS, 0]
