@@ -113,9 +113,8 @@ def _matching(item: str | InputFile, output: str) -> list[InputFile]:
         names = files.glob(path) if is_pattern else files.find(path)
         if is_pattern:
             names = [name for name in names if not files.isdir(name)]
-        links = [name for name in names if is_local(files) and not format_of_name(name) and os.path.isdir(name)]
-        if links:
-            say(f"predict: links to folders are not followed: {', '.join(sorted(links)[:5])}; name them too")
+        if is_local(files):
+            _say_links(path, names)
         names = [name for name in names if not _is_written(_real_path(files, name), output)]
         listed = [_input_file(files, name, _location(files, name)) for name in _known_names(path, names)]
     if not listed:
@@ -146,9 +145,16 @@ def list_folder(folder: str) -> dict[str, InputFile]:
 
 def _is_written(path: str, output: str) -> bool:
     """Whether a file is the output of a run or what is kept next to it."""
-    return path in (output, f"{output}.rejected.jsonl", f"{output}.explained.jsonl") or path.startswith(
-        f"{output}.parts/"
-    )
+    written = (output, f"{output}.rejected.jsonl", f"{output}.explained.jsonl")
+    return path in written or path.startswith(f"{output}.parts/")
+
+
+def _say_links(path: str, names: Sequence[str]) -> None:
+    """Print the links to folders among the names below a path of this machine."""
+    others = (name for name in names if not format_of_name(name) and not _is_hidden(name.removeprefix(path)))
+    links = [name for name in others if os.path.isdir(name)]
+    if links:
+        say(f"predict: links to folders are not followed: {', '.join(sorted(links)[:5])}; name them too")
 
 
 def _known_names(path: str, names: Sequence[str]) -> list[str]:
