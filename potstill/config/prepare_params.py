@@ -19,8 +19,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # Copies of each training text.
 Copies = Annotated[int, Field(ge=0, le=20)]
 Name = TypeVar("Name", str, str | int)
-# A column of texts, or the two columns of a pair.
-Text = str | Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 def _different(names: list[Name]) -> list[Name]:
@@ -28,6 +26,17 @@ def _different(names: list[Name]) -> list[Name]:
     if len({normal_label(name) for name in names}) < len(names):
         raise ValueError("it names a label twice; remove one")
     return names
+
+
+def _two(columns: list[str]) -> list[str]:
+    """Refuse a pair of one column."""
+    if len(set(columns)) < len(columns):
+        raise ValueError("it names one column twice; a pair is two")
+    return columns
+
+
+# A column of texts, or the two columns of a pair.
+Text = str | Annotated[list[str], Field(min_length=2, max_length=2), AfterValidator(_two)]
 
 
 class Table(Strict):
@@ -170,7 +179,7 @@ class LabelTags(Strict):
     scheme: Literal["auto", "BIO2", "BIO1", "BIOES", "BILOU", "IO"] = "auto"
     """Scheme of the tags. auto: recognised by the tags. BIO1 has B only if an entity follows another of its type; BIOES
     (also BMES) and BILOU mark ends and single words; IO has types alone, with or without I-."""
-    names: Annotated[list[str], Field(min_length=2)] | None = None
+    names: Annotated[list[str], Field(min_length=2), AfterValidator(_different)] | None = None
     """Names of integer tags, in the order of the integers: `[O, B-PER, I-PER]`. null: those of the data's own
     schema."""
     between: Literal[" ", ""] = " "
