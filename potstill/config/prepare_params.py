@@ -28,15 +28,8 @@ def _different(names: list[Name]) -> list[Name]:
     return names
 
 
-def _two(columns: list[str]) -> list[str]:
-    """Refuse a pair of one column."""
-    if len(set(columns)) < len(columns):
-        raise ValueError("it names one column twice; a pair is two")
-    return columns
-
-
 # A column of texts, or the two columns of a pair.
-Text = str | Annotated[list[str], Field(min_length=2, max_length=2), AfterValidator(_two)]
+Text = str | Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Table(Strict):
@@ -326,6 +319,9 @@ class Prepare(Strict):
 
     @model_validator(mode="after")
     def _tables_have_as_many_texts(self) -> Self:
+        for names in (self.text, *(table.text for table in self.tables)):
+            if isinstance(names, list) and names[0] == names[1]:
+                raise ValueError(f"text is {names}, which names one column twice; a pair is two")
         for index, table in enumerate(self.tables):
             if table.text is not None and isinstance(table.text, str) != isinstance(self.text, str):
                 raise ValueError(

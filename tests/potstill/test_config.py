@@ -87,7 +87,11 @@ def test_the_default_file_fits() -> None:
         ),
         ("prepare.tables", [{"source": "vader", "split": "shift", "split_column": "part"}], "remove split_column"),
         ("prepare.tables", [{"source": "vader", "columns": ["a"], "format": "json"}], "columns is for files without"),
-        ("prepare.text", ["a", "a"], "it names one column twice"),
+        (
+            "prepare.tables",
+            [{"source": "vader", "text": ["a", "a"]}],
+            "text is ['a', 'a'], which names one column twice",
+        ),
         ("prepare.split.seed", 2**64, "prepare.split.seed = 18446744073709551616: input should be less than"),
         ("prepare.tables", [{"source": "vader", "columns": ["a", "a"]}], "which names a column twice"),
         ("prepare.tables", [{"source": "vader", "files": "**.csv"}], "files is '**.csv', which is no name or pattern"),
