@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from potstill.compute.processes import usable_cores
 from potstill.config.predict_params import Predict
-from potstill.errors import EmptyDataError, FormatError, PotstillError, RejectedRowsError
+from potstill.errors import EmptyDataError, FetchError, FormatError, PotstillError, RejectedRowsError
 from potstill.inference.profile import Profile
 from potstill.inference.runtime import ModelCard, Student
 from potstill.prediction.answer_columns import AnswerColumns
 from potstill.prediction.explained_rows import ExplanationPlan, explain_rows
-from potstill.prediction.input_files import InputFile, list_inputs
+from potstill.prediction.input_files import InputFile, changed_file, list_inputs
 from potstill.prediction.input_rows import check_columns, column_names
 from potstill.prediction.output_parts import OutputParts
 from potstill.prediction.output_rows import OutputRows, name_taken, output_format
@@ -98,7 +98,8 @@ def predict_files(
         plan: the answers to explain; None: none are.
 
     Raises:
-        FetchError, FormatError, EncodingError, ToolError: an input cannot be read; of a damaged one no output is begun.
+        FetchError, FormatError, EncodingError, ToolError: an input cannot be read, or has changed while it was read; of
+            a damaged one no output is begun.
         MissingColumnError: a column is not there.
         EmptyDataError: there are no rows.
         OutputError: the output belongs to another run, or cannot be written.
@@ -128,6 +129,10 @@ def predict_files(
         try:
             scored = _FileScoring(files, selection, parts, setup, settings)
             scored.run()
+            changed = changed_file(files)
+            if changed is not None:
+                parts.discard()
+                raise FetchError(f"{changed.location} has changed while it was read; run again once it is complete")
             if plan is not None:
                 windows = map(parts.facts, range(scored.windows))
                 student = Student(model.serving, settings.threads)

@@ -195,6 +195,19 @@ def _input_file(files: Any, path: str, location: str) -> InputFile:
     return InputFile(location, file_format, codec, info["size"] or 0, state_of(info), files, path)
 
 
+def changed_file(files: Sequence[InputFile]) -> InputFile | None:
+    """Find a file that is another one than when it was listed. None: there is none; a deleted one is none.
+
+    Raises:
+        FetchError: a store does not answer.
+    """
+    for file in files:
+        with store_errors(file.location), suppress(FileNotFoundError):
+            if _input_file(file.files, file.path, file.location) != file:
+                return file
+    return None
+
+
 @contextmanager
 def open_input(file: InputFile) -> Iterator[OpenFile]:
     """Open a file and unpack it as it is read.

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ from potstill.evaluation.drift import judge_counts
 from potstill.inference.certainty import answer_confidence
 from potstill.inference.profile import Counts, observe
 from potstill.inference.runtime import Student
+from potstill.prediction import file_prediction
 from potstill.prediction.file_prediction import ChosenModel, Predicted, predict_files
 from potstill.prediction.output_parts import OutputParts
+from potstill.prediction.row_windows import RowWindow, read_windows
 from tests.conftest import generate_rows
 from tests.potstill.prediction.models import (
     TEXTS,
@@ -427,6 +430,18 @@ def test_keys_of_json_lines_that_come_later_are_columns_of_parquet(int8: ChosenM
         {"n": 0.5, "s": {"a": 1, "b": None}, "late": None},
         {"n": None, "s": {"a": None, "b": "x"}, "late": True},
     ]
+
+
+def test_a_file_that_changes_meanwhile_has_no_output(int8: ChosenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def growing(*arguments: Any) -> Iterator[RowWindow]:
+        yield from read_windows(*arguments)
+        Path("in.csv").write_text("text\nanother film\n")
+
+    write_csv(*TEXTS[:40])
+    monkeypatch.setattr(file_prediction, "read_windows", growing)
+    with pytest.raises(FetchError, match=r"in.csv has changed while it was read; run again"):
+        predict(int8)
+    assert left() == ["in.csv"]
 
 
 def test_a_column_that_is_chosen_twice_is_there_once(int8: ChosenModel) -> None:
