@@ -19,7 +19,7 @@ from potstill.data.validation.expectations import (
     target_numbers,
     text_lengths,
 )
-from potstill.data.validation.profiles import build_profile
+from potstill.data.validation.profiles import build_profile, read_accepted
 from potstill.errors import ExpectationError
 from potstill.paths import FAILED_VALIDATION
 from tasks.stage import Result, Stage, main
@@ -28,7 +28,7 @@ from tasks.stage import Result, Stage, main
 def run(stage: Stage) -> Result:
     """Check all expectations; write the out if they pass, else only the Data Docs, to `FAILED_VALIDATION`."""
     prepared = stage.deps["prepared"]
-    accepted = read_json(stage.deps["accepted"])
+    accepted = read_accepted(stage.deps["accepted"])
     label_info = read_json(prepared / "labels.json")
     labels = [str(label) for label in label_info["labels"]]
     task = label_info["task"]

@@ -131,7 +131,7 @@ def _parse_value(key: str, raw: str) -> Any:
 
     try:
         value = _round_trip().load(raw)
-    except YAMLError as error:
+    except (YAMLError, ValueError, LookupError) as error:  # a ValueError: a date in the 13th month
         raise ParamsError(f"--set {key}: {raw!r} is not a YAML value") from error
     return float(value) if isinstance(value, float) else value
 

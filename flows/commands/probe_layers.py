@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yaml import YAMLError
+
 from potstill.compute.processes import hold
 from potstill.config.params_file import load_params
 from potstill.config.yaml_file import load_yaml
@@ -50,7 +52,10 @@ def show(workspace: Path, layer_lists: Sequence[str], rows: int) -> None:
 
 
 def _parse_layers(text: str) -> list[int]:
-    value = load_yaml(text)
+    try:
+        value = load_yaml(text)
+    except YAMLError:
+        value = None
     if not isinstance(value, list) or not value or not all(type(layer) is int and layer >= 0 for layer in value):
         raise ParamsError(f"--layers {text}: give a list of layers counted from 0, as [0, 2, 4]")
     return value

@@ -91,8 +91,6 @@ class Params(Strict):
                 f"prepare.augment.replacements is {augment.replacements}, but no model predicts them; name a masked "
                 "language model as ingest.generator"
             )
-        if self.prepare.labels is not None and len(set(map(str, self.prepare.labels))) != len(self.prepare.labels):
-            raise ValueError(f"prepare.labels: {self.prepare.labels} names a label twice")
         if isinstance(self.prepare.label, LabelSign) and self.prepare.label.negative == self.prepare.label.positive:
             raise ValueError("prepare.label: negative and positive are the same label")
         if isinstance(self.prepare.label, LabelOrder) and self.prepare.label.first == self.prepare.label.second:

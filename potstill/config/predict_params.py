@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from potstill.config.base import MetricsAddress, Share
 
@@ -27,7 +27,7 @@ class Predict(MetricsAddress):
     """Whether a text of CSV that a spreadsheet takes for a formula gets an apostrophe before it. Numbers get none."""
     threads: NonNegativeInt = 0
     """Windows computed at the same time, each on one core. 0: one per core."""
-    settle_seconds: PositiveFloat = 2.0
+    settle_seconds: float = Field(2.0, gt=0, le=86_400)
     """Seconds for which a file of a watched folder has to stay the same before it is answered."""
     watch_format: Literal["jsonl", "parquet", "csv"] = "jsonl"
     """Format of the answers to the files of a watched folder."""

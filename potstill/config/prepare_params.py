@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from potstill.config.base import Interval, Share, Strict
 from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
+from potstill.labels.names import normal_label
 
 # Columns of the splits themselves, and what `evaluate.slices` adds to them.
 PREPARED_COLUMNS = ("id", "text", "text_pair", "label", "length")
+# Of the hash of texts, whose salt has 8 bytes.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # Copies of each training text.
 Copies = Annotated[int, Field(ge=0, le=20)]
+Name = TypeVar("Name", str, str | int)
+
+
+def _different(names: list[Name]) -> list[Name]:
+    """Refuse two labels with one normal name. pydantic adds the key and the value to the message."""
+    if len({normal_label(name) for name in names}) < len(names):
+        raise ValueError("it names a label twice; remove one")
+    return names
+
+
+# A column of texts, or the two columns of a pair.
+Text = str | Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Table(Strict):
@@ -33,7 +49,7 @@ class Table(Strict):
     names, and `text` for lines."""
     constants: dict[str, str | int] = {}
     """Columns with one value in all rows, such as the label if each class has a file of its own."""
-    text: str | list[str] | None = None
+    text: Text | None = None
     """prepare.text for these files. null: prepare.text."""
     split: Literal["auto", "draw", "train", "dev", "test", "transfer", "shift"] = "auto"
     """Split of the rows. auto: as a column, the data set or the names of the files say, else drawn; draw: all rows are
@@ -46,6 +62,30 @@ class Table(Strict):
     def _separate_cells(self) -> Self:
         if self.separator is not None and self.format not in ("auto", "csv", "tsv"):
             raise ValueError(f"separator is for CSV files, but format is {self.format}; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _shift_whole_files(self) -> Self:
+        if self.split == "shift" and self.split_column is not None:
+            raise ValueError("split is shift, which is for all rows of the files; remove split_column")
+        return self
+
+    @model_validator(mode="after")
+    def _name_columns_once(self) -> Self:
+        if self.columns is not None and self.format in ("json", "jsonl", "parquet", "saved"):
+            raise ValueError(f"columns is for files without a header, but format is {self.format}; remove one of them")
+        if self.columns is not None and len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"columns is {self.columns}, which names a column twice; give each a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _stay_in_the_source(self) -> Self:
+        parts = PurePosixPath(self.files).parts
+        if not parts or {"/", ".."} & {*parts} or any("**" in part and part != "**" for part in parts):
+            raise ValueError(
+                f"files is {self.files!r}, which is no name or pattern of files in the source; write it from the "
+                "source's folder, such as `rows.csv`, `*.csv` or `**/*.csv`"
+            )
         return self
 
 
@@ -68,7 +108,7 @@ class LabelColumns(Strict):
     """Several labels, each a column of its name that holds 0 or 1."""
 
     kind: Literal["columns"]
-    columns: list[str] = Field(min_length=2)
+    columns: Annotated[list[str], Field(min_length=2), AfterValidator(_different)]
     """Names of the columns, which are the labels."""
 
 
@@ -132,7 +172,7 @@ class LabelTags(Strict):
     scheme: Literal["auto", "BIO2", "BIO1", "BIOES", "BILOU", "IO"] = "auto"
     """Scheme of the tags. auto: recognised by the tags. BIO1 has B only if an entity follows another of its type; BIOES
     (also BMES) and BILOU mark ends and single words; IO has types alone, with or without I-."""
-    names: Annotated[list[str], Field(min_length=2)] | None = None
+    names: Annotated[list[str], Field(min_length=2), AfterValidator(_different)] | None = None
     """Names of integer tags, in the order of the integers: `[O, B-PER, I-PER]`. null: those of the data's own
     schema."""
     between: Literal[" ", ""] = " "
@@ -191,9 +231,9 @@ class Split(Strict):
     """Share of dev."""
     test: float = Field(0.2, gt=0, lt=1)
     """Share of test."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the hash."""
-    class_seeds: dict[str | int, NonNegativeInt] = {}
+    class_seeds: dict[str | int, Seed] = {}
     """Seeds by class, for classes that `seed` leaves out of a split. With several labels, a row has the seed of the
     first class here that it carries."""
 
@@ -225,7 +265,7 @@ class Augment(Strict):
     """Share of the words that are masked or replaced."""
     mask_token: str = Field("[MASK]", min_length=1)
     """The mask token, as the tokenizers of teacher and student write it."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the changes."""
 
 
@@ -237,11 +277,11 @@ class Prepare(Strict):
     question in its context. It decides labels, head, losses, scores and the answers of the service."""
     tables: list[Table] = Field(min_length=1)
     """Files to read, and how."""
-    text: str | Annotated[list[str], Field(min_length=2, max_length=2)]
+    text: Text
     """Column of the text, or the two columns of a pair."""
     label: Label
     """Where the label of a row comes from."""
-    labels: Annotated[list[str | int], Field(min_length=1)] | None = None
+    labels: Annotated[list[str | int], Field(min_length=1), AfterValidator(_different)] | None = None
     """The set of labels in the order of the class indices; for token_classification, the types of entities. null: those
     in the data, sorted."""
     split: Split = Split()
@@ -275,6 +315,19 @@ class Prepare(Strict):
     def _augment_single_texts(self) -> Self:
         if self.augment is not None and self.pair:
             raise ValueError("augment changes single texts; set it to null for pairs")
+        return self
+
+    @model_validator(mode="after")
+    def _tables_have_as_many_texts(self) -> Self:
+        for names in (self.text, *(table.text for table in self.tables)):
+            if isinstance(names, list) and names[0] == names[1]:
+                raise ValueError(f"text is {names}, which names one column twice; a pair is two")
+        for index, table in enumerate(self.tables):
+            if table.text is not None and isinstance(table.text, str) != isinstance(self.text, str):
+                raise ValueError(
+                    f"tables.{index}.text is {table.text!r}, but text is {self.text!r}; name as many columns, since "
+                    "all rows are single texts, or all are pairs"
+                )
         return self
 
     @model_validator(mode="after")

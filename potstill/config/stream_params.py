@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from potstill.config.base import MetricsAddress
 
@@ -16,7 +16,7 @@ class Stream(MetricsAddress):
     """Name of the consumer group. Processes of one group share the records."""
     batch: PositiveInt = 256
     """Most records that are read, computed and answered together."""
-    claim_seconds: PositiveFloat = 30.0
+    claim_seconds: float = Field(30.0, gt=0, le=86_400)
     """Seconds after which a record that was read and not answered is read again, for instance after a kill."""
     max_length: PositiveInt | None = None
     """Most entries of the stream of answers. null: any number."""

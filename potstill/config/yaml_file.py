@@ -20,13 +20,28 @@ _MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader with the floats of YAML 1.2: `1e-05`, as `dvc exp run -S` writes it, is a text to PyYAML's 1.1."""
+    """A loader with the floats of YAML 1.2: `1e-05`, as `dvc exp run -S` writes it, is a text to PyYAML's 1.1.
+
+    Like DVC, it refuses a key that a mapping has twice, of which PyYAML keeps the last one.
+    """
 
     def get_single_node(self) -> yaml.Node | None:
         """Read the document, and refuse one whose aliases stand for too much."""
         node = super().get_single_node()
         if node is not None and _count_values(node, {}) > _MOST_VALUES:
             raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES} values; write them out")
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Read a mapping, whose keys have to differ."""
+        node = super().compose_mapping_node(anchor)
+        keys = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in keys:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line} has the key {key.value!r} a second time; remove one of the two")
+                keys.add((key.tag, key.value))
         return node
 
 
@@ -49,12 +64,15 @@ def load_yaml(text: str) -> Any:
     """The value of a YAML text, with YAML 1.2's floats.
 
     Raises:
-        YAMLError: it is none, it is nested too deeply, or its aliases stand for more than anybody writes.
+        YAMLError: it is none, it is nested too deeply, a mapping has a key twice, or its aliases stand for more than
+            anybody writes.
     """
     try:
         return yaml.load(text, Loader=_Loader)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
+    except (ValueError, LookupError, AttributeError) as error:  # such as a date in the 13th month
+        raise yaml.YAMLError(f"it has a value that is none ({error})") from error
 
 
 def as_yaml(value: Any) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 from potstill.config.prepare_params import LabelAnswers, LabelSpans, LabelTags, LabelWords, MarkLabel
 from potstill.data.cleaning import clean
-from potstill.data.formats.cells import parse_nested
+from potstill.data.formats.cells import is_nested, parse_nested
 from potstill.data.formats.schemes import Scheme, scheme_of
 from potstill.data.formats.tabular import Table
 from potstill.data.formats.tagged import TaggedText, rebuild_text, tag_slash_words, tag_spans, tag_text, tag_words
-from potstill.errors import LabelError, MissingColumnError
+from potstill.errors import LabelError
 from potstill.labels.names import Value
 from potstill.labels.tags import TaggedUnit, Unit, units_of
 
@@ -54,10 +54,7 @@ def read_annotated_rows(
     if isinstance(label, LabelSpans | LabelWords):
         return [_labelled_text(row) for row in _tagged_rows(table, first, label, marked)], []
     assert isinstance(label, LabelAnswers)
-    if second is None:
-        raise MissingColumnError(
-            f"{table.location}: its `text` in prepare.tables is one column; name [question, context]"
-        )
+    assert second is not None  # params name two columns
     rows = zip(table.texts(first), table.texts(second), _marks(table, label.column, marked), marked, strict=True)
     return [
         read_question(question, context, parse_nested(answers) if has_mark else None, table.row_location(row), has_mark)
@@ -121,7 +118,7 @@ def _tags(table: Table, label: LabelTags) -> list[Any]:
     names = label.names or table.class_names.get(label.column) or []
     by_number = {key: name for number, name in enumerate(names) for key in (number, str(number))}
     return [
-        [by_number.get(tag, tag if isinstance(tag, str) else str(tag)) for tag in tags]
+        [tag if is_nested(tag) else by_number.get(tag, str(tag)) for tag in tags]
         if isinstance(tags, (list, tuple))
         else tags
         for tags in map(_split_cell, table.column(label.column))

@@ -27,7 +27,12 @@ def clean(value: Any) -> str:
     if value is None:
         return ""
     text = unicodedata.normalize("NFC", _CONTROL.sub("", value if isinstance(value, str) else str(value)))
-    return " ".join(_SURROGATE.sub("\ufffd", text).split())
+    return " ".join(without_surrogates(text).split())
+
+
+def without_surrogates(text: str) -> str:
+    """Replace each lone surrogate by U+FFFD, so that the text has a UTF-8 form."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def comparable(text: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from potstill.data.cleaning import without_surrogates
 from potstill.data.formats.cells import is_absent, is_missing_word
 from potstill.data.formats.tabular import Table
 
@@ -58,11 +60,14 @@ def kept_arrays(splits: Mapping[str, Sequence[Row]], split: str) -> dict[str, pa
         if all(_is_number(columns.get(name)) for columns in all_columns):
             arrays[name] = pa.array([None if value is None else float(value) for value in values], pa.float64())
         else:
-            arrays[name] = pa.array([None if value is None else str(value) for value in values], pa.string())
+            texts = [None if value is None else without_surrogates(str(value)) for value in values]
+            arrays[name] = pa.array(texts, pa.string())
     return arrays
 
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, str):
         return _NUMBER.fullmatch(value.strip()) is not None
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return value is None or isinstance(value, float)

@@ -16,6 +16,7 @@ from potstill.config.prepare_params import (
     LabelSign,
     ValueLabel,
 )
+from potstill.data.cleaning import without_surrogates
 from potstill.data.formats.cells import is_absent, is_bracketed, is_missing_word, is_nested, parse_nested, paths_of
 from potstill.data.formats.tabular import Table
 from potstill.errors import LabelError
@@ -23,6 +24,8 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.names import Value, normal_label
 
+# The limit of fp32, which is the type of numbers in data/prepared.
+FINITE = 3.4e38
 # The class that `datasets` writes for an unknown one.
 _NO_CLASS = -1
 # Keys under which an object may hold its label or labels.
@@ -129,6 +132,8 @@ class _LabelReader:
         """Read the names in a cell. None: the cell stands for no label."""
         if isinstance(value, str) and value in self._keys_by_text:
             return self._keys_by_text[value]
+        if isinstance(value, str):
+            value = without_surrogates(value)
         if self._has_names and isinstance(value, int) and not isinstance(value, bool):
             if value == _NO_CLASS and normal_label(value) not in (self._known or ()):
                 return None
@@ -230,9 +235,11 @@ def labels_in(value: Any) -> list[Any]:
 def _labels_of_object(value: Mapping[str, Any]) -> list[Any]:
     if {"start", "end"} <= set(value) or {"start_offset", "end_offset"} <= set(value):
         raise ValueError(_SPANS)
-    if value and all(not is_nested(flag) and flag in (0, 1) for flag in value.values()):
-        return [name for name, flag in value.items() if flag]
     key = next((key for key in _LABEL_KEYS if key in value), None)
+    # Of `{"label": 1}` 1 is the label, and no flag of the label "label".
+    is_label = key is not None and len(value) == 1
+    if value and not is_label and all(not is_nested(flag) and flag in (0, 1) for flag in value.values()):
+        return [name for name, flag in value.items() if flag]
     if key is None:
         raise ValueError
     inner = value[key]
@@ -263,7 +270,7 @@ def _label_of_number(
     if isinstance(label, LabelSign):
         if number == 0 or abs(number) < label.unclear_below:
             return None
-        return label.positive if number > 0 else label.negative
+        return normal_label(label.positive if number > 0 else label.negative)
     if isinstance(label, LabelRanges):
         names = (name for name, ranges in label.ranges.items() if any(low <= number <= high for low, high in ranges))
         return tuple(sorted(map(normal_label, names)))
@@ -276,17 +283,18 @@ def _label_of_number(
 
 
 def finite_number(table: Table, row: int, value: Any, column: str) -> float:
-    """Read a finite number.
+    """Read a number that fp32 can hold.
 
     Raises:
-        LabelError: the value is no finite number.
+        LabelError: the value is none.
     """
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
+    if not abs(number) <= FINITE:
         raise LabelError(
-            f"{table.row_location(row)}: {str(value)[:60]!r} in {column!r} is no number; correct or remove the row"
+            f"{table.row_location(row)}: {str(value)[:60]!r} in {column!r} is no number, or one beyond {FINITE:g} "
+            "(fp32); correct or remove the row"
         )
     return number

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from potstill.config.prepare_params import LabelOrder
 from potstill.data.splits.splitting import hash_position
+from potstill.labels.names import normal_label
 
 
 def pair_rows(keys: Sequence[str], seed: int) -> list[tuple[int, int]]:
@@ -29,4 +30,4 @@ def order_label(first: float | None, second: float | None, label: LabelOrder) ->
     """Say which text of a pair has the higher number. None: one has no number, or the two are too close."""
     if first is None or second is None or first == second or abs(first - second) < label.min_gap:
         return None
-    return label.first if first > second else label.second
+    return normal_label(label.first if first > second else label.second)

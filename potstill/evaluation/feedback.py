@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from potstill.config.serving_params import Watch
+from potstill.data.cleaning import without_surrogates
 from potstill.data.formats.cells import is_absent, is_nested, parse_nested
 from potstill.data.formats.tables import read_file
 from potstill.data.formats.tabular import Table
@@ -97,14 +98,15 @@ def _keys(table: Table) -> list[Key]:
             return [
                 (str(request), int(position)) for request, position in zip(columns[REQUEST], positions, strict=True)
             ]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"{table.location}: {POSITION} has to be a whole number ({error})") from error
     if SUM in columns:
         return [str(value) for value in columns[SUM]]
     if "text" in columns:
         if "text_pair" in columns:
-            return [text_sha256((str(a), str(b))) for a, b in zip(columns["text"], columns["text_pair"], strict=True)]
-        return [text_sha256(str(text)) for text in columns["text"]]
+            pairs = zip(columns["text"], columns["text_pair"], strict=True)
+            return [text_sha256((without_surrogates(str(a)), without_surrogates(str(b)))) for a, b in pairs]
+        return [text_sha256(without_surrogates(str(text))) for text in columns["text"]]
     raise MissingColumnError(
         f"{table.location} does not say what its labels are of; it needs a column {REQUEST!r}, {SUM!r} or 'text'"
     )
@@ -119,10 +121,17 @@ def _parse_label(value: Any, task: TaskKind, where: str) -> Any:
         if form == "class":
             return _class_name(value)
         if form == "number":
-            return float(value)
+            return _finite(value)
         return _comparable(_parse_cell(value), form)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise LabelError(f"{where}: {value!r:.100} is no label of {task} ({error})") from error
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError("it is not finite")
+    return number
 
 
 def _class_name(value: Any) -> str:

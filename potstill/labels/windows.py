@@ -76,7 +76,9 @@ class Windower:
         self._plain = without_truncation(tokenizer)
         self._tokenizer = without_truncation(tokenizer)
         self._tokenizer.enable_truncation(max_length, stride=stride, strategy="only_second")
-        self._question_tokens = int(max_length * QUESTION_SHARE) - self._plain.num_special_tokens_to_add(True)
+        special = self._plain.num_special_tokens_to_add(True)
+        # In the shortest windows four special tokens are half of one.
+        self._question_tokens = max(int(max_length * QUESTION_SHARE) - special, 1)
 
     def __call__(self, questions: Sequence[str], contexts: Sequence[str]) -> list[list[Window]]:
         """Divide each question with its context into one or more windows, in order: [rows]."""

@@ -70,9 +70,10 @@ def metrics_server(registry: CollectorRegistry, settings: MetricsAddress, sectio
         return
     try:
         server, thread = start_http_server(settings.metrics_port, settings.metrics_host, registry)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a UnicodeError: a name with a part that no domain has
+        reason = getattr(error, "strerror", None) or error
         raise ToolError(
-            f"cannot listen on {settings.metrics_host} port {settings.metrics_port} ({error.strerror}); set "
+            f"cannot listen on {settings.metrics_host} port {settings.metrics_port} ({reason}); set "
             f"{section}.metrics_host and {section}.metrics_port in params.yaml"
         ) from error
     try:

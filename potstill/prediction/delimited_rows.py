@@ -11,7 +11,14 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from potstill.data.formats.delimited import Dialect, cells_in, detect_dialect, header_names, separator_line
+from potstill.data.formats.delimited import (
+    Dialect,
+    cells_in,
+    detect_dialect,
+    header_names,
+    name_of_column,
+    separator_line,
+)
 from potstill.data.formats.encodings import refuse_marks
 from potstill.errors import FormatError
 from potstill.prediction.input_files import InputFile, open_input
@@ -51,7 +58,7 @@ def read_header(file: InputFile) -> Header | None:
             f"{file.location} has no header that can be read; its first line names its columns"
         ) from error
     names = header_names(cells, file.location)
-    names = [name or f"column_{number}" for number, name in enumerate(names, start=1)]
+    names = [name or name_of_column(index, names) for index, name in enumerate(names)]
     return Header(names, dialect, 1 if length else 0)
 
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from potstill.compute.processes import usable_cores
 from potstill.config.predict_params import Predict
-from potstill.errors import EmptyDataError, FormatError, PotstillError, RejectedRowsError
+from potstill.errors import EmptyDataError, FetchError, FormatError, PotstillError, RejectedRowsError
 from potstill.inference.profile import Profile
 from potstill.inference.runtime import ModelCard, Student
 from potstill.prediction.answer_columns import AnswerColumns
 from potstill.prediction.explained_rows import ExplanationPlan, explain_rows
-from potstill.prediction.input_files import InputFile, list_inputs
+from potstill.prediction.input_files import InputFile, changed_file, list_inputs
 from potstill.prediction.input_rows import check_columns, column_names
 from potstill.prediction.output_parts import OutputParts
 from potstill.prediction.output_rows import OutputRows, name_taken, output_format
@@ -76,7 +76,7 @@ class Predicted:
 
 
 def predict_files(
-    inputs: Sequence[str],
+    inputs: Sequence[str | InputFile],
     output: Path | str,
     model: ChosenModel,
     texts: tuple[str, ...],
@@ -89,7 +89,7 @@ def predict_files(
     An interrupted run goes on where it stopped, and its output has the same bytes as that of a run that was not.
 
     Args:
-        inputs: paths, folders, patterns and URLs.
+        inputs: paths, folders, patterns and URLs, or files that were listed before.
         output: the file to write, or its URL; its suffix names the format.
         model: the model.
         texts: the column of the text, or the two of a pair.
@@ -98,13 +98,15 @@ def predict_files(
         plan: the answers to explain; None: none are.
 
     Raises:
-        FetchError, FormatError, EncodingError, ToolError: an input cannot be read; of a damaged one no output is begun.
+        FetchError, FormatError, EncodingError, ToolError: an input cannot be read, or has changed while it was read; of
+            a damaged one no output is begun.
         MissingColumnError: a column is not there.
         EmptyDataError: there are no rows.
         OutputError: the output belongs to another run, or cannot be written.
         RejectedRowsError: too many rows were put aside.
         BusyError: another process writes the output.
     """
+    columns = None if columns is None else tuple(dict.fromkeys(columns))
     parts = UploadedParts(output) if isinstance(output, str) else OutputParts(output)
     file_format = output_format(parts.output)
     files = list_inputs(inputs, parts.path)
@@ -127,16 +129,20 @@ def predict_files(
         try:
             scored = _FileScoring(files, selection, parts, setup, settings)
             scored.run()
+            changed = changed_file(files)
+            if changed is not None:
+                parts.discard()
+                raise FetchError(f"{changed.location} has changed while it was read; run again once it is complete")
+            if plan is not None:
+                windows = map(parts.facts, range(scored.windows))
+                student = Student(model.serving, settings.threads)
+                parts.write_explained(explain_rows(plan, windows, student))
+            summary = parts.join(scored.windows, rows, WindowTally(model.profile), run)
         except PotstillError as error:
             # What is wrong with the rows themselves stays wrong: another file, or another output, is another run.
-            if isinstance(error, (FormatError, EmptyDataError)) or not parts.finished():
+            if isinstance(error, (FormatError, EmptyDataError)) or not (parts.finished() or parts.output.exists()):
                 parts.discard()
             raise
-        if plan is not None:
-            windows = map(parts.facts, range(scored.windows))
-            student = Student(model.serving, settings.threads)
-            parts.write_explained(explain_rows(plan, windows, student))
-        summary = parts.join(scored.windows, rows, WindowTally(model.profile), run)
     return Predicted(summary, scored.rows, scored.seconds)
 
 

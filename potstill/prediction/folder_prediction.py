@@ -20,10 +20,11 @@ from potstill.errors import (
     RejectedRowsError,
 )
 from potstill.inference.profile import Counts
+from potstill.inference.window_store import file_system
 from potstill.prediction.alerting import Alerting
 from potstill.prediction.arrival_metrics import FolderMetrics
 from potstill.prediction.file_prediction import ChosenModel, Predicted, predict_files
-from potstill.prediction.input_files import InputFile, list_folder
+from potstill.prediction.input_files import InputFile, is_local, list_folder
 from potstill.prediction.output_parts import OutputParts, writing_errors
 from potstill.prediction.window_tally import Facts
 from potstill.progress import say
@@ -64,7 +65,9 @@ class FolderPrediction:
         metrics: FolderMetrics,
         alerting: Alerting,
     ) -> None:
-        if "://" not in folder and output.resolve().is_relative_to(Path(folder).resolve()):
+        list_folder(folder)
+        files, path = file_system(folder)
+        if is_local(files) and output.resolve().is_relative_to(Path(path).resolve()):
             raise OutputError(f"{output} is in {folder}, so that its answers would be answered; name another folder")
         self._folder = folder
         self._output = output
@@ -77,7 +80,6 @@ class FolderPrediction:
         self._seen: dict[str, list[Any]] = {}
         self._since: dict[str, float] = {}
         self._settled: dict[str, list[Any]] = {}
-        list_folder(folder)
 
     def run(self) -> NoReturn:
         """Answer files as they arrive, until an interruption; a file that was begun is gone on with by the next run.
@@ -148,7 +150,7 @@ class FolderPrediction:
 
     def _answer(self, file: InputFile, target: Path) -> Predicted:
         def answer() -> Predicted:
-            return predict_files([file.location], target, self._model, self._texts, self._columns, self._settings)
+            return predict_files([file], target, self._model, self._texts, self._columns, self._settings)
 
         try:
             return answer()

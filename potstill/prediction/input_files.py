@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from potstill.errors import FetchError, FormatError, PotstillError, redacted
 from potstill.inference.window_store import file_system
+from potstill.progress import say
 
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: dict[str, FileFormat] = {
@@ -77,12 +78,12 @@ def format_of_name(name: str) -> FileFormat | None:
     return FORMATS.get(PurePosixPath(path.stem).suffix if path.suffix in _CODECS else path.suffix)
 
 
-def list_inputs(inputs: Sequence[str], output: str) -> list[InputFile]:
+def list_inputs(inputs: Sequence[str | InputFile], output: str) -> list[InputFile]:
     """List the files of paths, folders, patterns and URLs, each once, in the order of the arguments and by name.
 
     Args:
-        inputs: as the user names them. Of folders and patterns, files of other formats are left out, and so are hidden
-            ones.
+        inputs: as the user names them, or files that were listed before. Of folders and patterns, files of other
+            formats are left out, and so are hidden ones.
         output: the path, in its file system, of the file that is written; it and what is kept next to it are left out
             too.
 
@@ -98,18 +99,24 @@ def list_inputs(inputs: Sequence[str], output: str) -> list[InputFile]:
     return list(files.values())
 
 
-def _matching(item: str, output: str) -> list[InputFile]:
-    files, path = file_system(item)
+def _matching(item: str | InputFile, output: str) -> list[InputFile]:
+    if isinstance(item, InputFile):
+        with store_errors(item.location):
+            return [_input_file(item.files, item.path, item.location)]
+    if not item:
+        raise FetchError("an input has no name; name a file, a folder or a pattern of files")
     with store_errors(item):
+        files, path = file_system(item)
         if files.isfile(path):
             return [_input_file(files, path, redacted(item))]
-        is_pattern = any(sign in path for sign in "*?[")
+        is_pattern = any(sign in path for sign in "*?[") and not files.isdir(path)
         names = files.glob(path) if is_pattern else files.find(path)
         if is_pattern:
             names = [name for name in names if not files.isdir(name)]
-        written = (output, f"{output}.rejected.jsonl", f"{output}.explained.jsonl")
-        names = [name for name in names if name not in written and not name.startswith(f"{output}.parts/")]
-        listed = _known_files(files, path, names)
+        if is_local(files):
+            _say_links(path, names)
+        names = [name for name in names if not _is_written(_real_path(files, name), output)]
+        listed = [_input_file(files, name, _location(files, name)) for name in _known_names(path, names)]
     if not listed:
         raise FetchError(
             f"{redacted(item)}: no file there; name a file, a folder or a pattern of {', '.join(FORMATS)} files"
@@ -124,21 +131,35 @@ def list_folder(folder: str) -> dict[str, InputFile]:
         FetchError: it is not there, or is no folder.
         ToolError: the kind of a URL is unknown, or its package is not installed.
     """
-    files, path = file_system(folder)
     with store_errors(folder):
+        files, path = file_system(folder)
         files.invalidate_cache()
         if not files.isdir(path):
             raise FetchError(f"{redacted(folder)} is not there or is no folder; create it, or name another one")
-        return {file.path.removeprefix(f"{path}/"): file for file in _known_files(files, path, files.find(path))}
+        listed = {}
+        for name in _known_names(path, files.find(path)):
+            with suppress(FileNotFoundError):  # removed meanwhile, or a link to nothing
+                listed[name.removeprefix(f"{path}/")] = _input_file(files, name, _location(files, name))
+        return listed
 
 
-def _known_files(files: Any, path: str, names: Sequence[str]) -> list[InputFile]:
-    """Make inputs of the files below a path that have a known format and are not hidden, by name."""
-    return [
-        _input_file(files, name, _location(files, name))
-        for name in sorted(names)
-        if format_of_name(name) and not _is_hidden(name.removeprefix(path))
-    ]
+def _is_written(path: str, output: str) -> bool:
+    """Whether a file is the output of a run or what is kept next to it."""
+    written = (output, f"{output}.rejected.jsonl", f"{output}.explained.jsonl")
+    return path in written or path.startswith(f"{output}.parts/")
+
+
+def _say_links(path: str, names: Sequence[str]) -> None:
+    """Print the links to folders among the names below a path of this machine."""
+    others = (name for name in names if not format_of_name(name) and not _is_hidden(name.removeprefix(path)))
+    links = [name for name in others if os.path.isdir(name)]
+    if links:
+        say(f"predict: links to folders are not followed: {', '.join(sorted(links)[:5])}; name them too")
+
+
+def _known_names(path: str, names: Sequence[str]) -> list[str]:
+    """Sort the names of files below a path that have a known format and are not hidden."""
+    return [name for name in sorted(names) if format_of_name(name) and not _is_hidden(name.removeprefix(path))]
 
 
 def _is_hidden(name: str) -> bool:
@@ -147,9 +168,19 @@ def _is_hidden(name: str) -> bool:
 
 def _location(files: Any, path: str) -> str:
     """Name a listed file: relative to the current folder where it is below that."""
-    if "file" not in files.protocol:
+    if not is_local(files):
         return redacted(files.unstrip_protocol(path))
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def is_local(files: Any) -> bool:
+    """Whether a file system of fsspec is that of this machine."""
+    return "file" in files.protocol
+
+
+def _real_path(files: Any, path: str) -> str:
+    """Follow the symbolic links of a path of this machine."""
+    return os.path.realpath(path) if is_local(files) else path
 
 
 def _input_file(files: Any, path: str, location: str) -> InputFile:
@@ -162,6 +193,19 @@ def _input_file(files: Any, path: str, location: str) -> InputFile:
     info = files.info(path)
     codec = _CODECS.get(PurePosixPath(path.lower()).suffix)
     return InputFile(location, file_format, codec, info["size"] or 0, state_of(info), files, path)
+
+
+def changed_file(files: Sequence[InputFile]) -> InputFile | None:
+    """Find a file that is another one than when it was listed. None: there is none; a deleted one is none.
+
+    Raises:
+        FetchError: a store does not answer.
+    """
+    for file in files:
+        with store_errors(file.location), suppress(FileNotFoundError):
+            if _input_file(file.files, file.path, file.location) != file:
+                return file
+    return None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from potstill.data.formats.delimited import refuse_twice
 from potstill.errors import FormatError, MissingColumnError
 from potstill.prediction.delimited_rows import read_delimited_rows, read_header
 from potstill.prediction.input_files import InputFile
@@ -26,7 +27,9 @@ def column_names(file: InputFile) -> list[str] | None:
     """
     if file.format == "parquet":
         with open_parquet(file) as parquet:
-            return list(parquet.schema_arrow.names)
+            names = list(parquet.schema_arrow.names)
+        refuse_twice(names, file.location)
+        return names
     if file.format == "jsonl":
         return object_keys(file)
     header = read_header(file)

@@ -46,7 +46,7 @@ def read_object_rows(file: InputFile, selection: Selection) -> Iterator[Batch]:
     """Read a file of JSON lines; see `input_rows.read_batches`."""
 
     def finish(batch: NumberedRows, position: float) -> Batch:
-        texts = joined([[_value(value, name) for _, value in batch.rows] for name in selection.texts])
+        texts = joined([[value_of(value, name) for _, value in batch.rows] for name in selection.texts])
         indices, texts = batch.keep(texts, selection)
         lines = [batch.rows[index][0] for index in indices]
         return Batch(pa.table({LINE: pa.array(lines, pa.string())}), texts, batch.rejected, position)
@@ -97,6 +97,6 @@ def _parse(content: bytes) -> dict[str, Any] | str:
     return value
 
 
-def _value(row: dict[str, Any], name: str) -> Any:
+def value_of(row: dict[str, Any], name: str) -> Any:
     """Look up a key, or a dotted path into the object."""
     return row[name] if name in row else value_at_path(row, name.split("."))

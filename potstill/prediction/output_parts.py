@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -127,13 +127,8 @@ class OutputParts:
             FormatError: the values of a column have no type in common.
         """
         added = pq.read_schema(_part_path(self.folder, number))
-        try:
+        with _type_errors():
             return added if schema is None else pa.unify_schemas([schema, added], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise FormatError(
-                f"the rows have values of several types in one column ({' '.join(str(error).split())[:120]}), which "
-                "Parquet cannot hold; write JSON lines (--out with .jsonl), or leave the column out with --columns"
-            ) from error
 
     def join(self, windows: int, rows: OutputRows, tally: WindowTally, run: Facts) -> Facts:
         """Join all parts to the output, and complete the manifest.
@@ -152,8 +147,12 @@ class OutputParts:
             FormatError: the values of a column have no type in common.
         """
         with writing_errors(self.output):
-            with whole_file(self.output) as output, whole_file(self.rejected) as rejected:
-                for facts in self._joined(windows, rows, output):
+            with (
+                whole_file(self.output) as output,
+                whole_file(self.rejected) as rejected,
+                closing(self._joined(windows, rows, output)) as joined,
+            ):
+                for facts in joined:
                     tally.add(facts)
                     _write_rejected(facts, rejected)
             if not tally.sums["rejected"]:
@@ -163,27 +162,34 @@ class OutputParts:
         self._remove_parts()
         return summary
 
-    def _joined(self, windows: int, rows: OutputRows, output: IO[bytes]) -> Iterator[Facts]:
+    def _joined(self, windows: int, rows: OutputRows, output: IO[bytes]) -> Generator[Facts]:
         """Write the parts one after the other, and yield the facts of each."""
-        joiner = self._parquet_joiner(windows, output) if rows.format == "parquet" else _BytesJoiner(output)
-        joiner.add(rows.header())
-        for number in range(windows):
-            facts = self.facts(number)
-            path = _part_path(self.folder, number)
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != facts["sha256"]:
-                raise ChecksumError(
-                    f"{path} was altered after it was written; delete it and {path.stem}.json, run again"
-                )
-            joiner.add(content)
-            yield facts
-        joiner.close()
+        with self._joining(windows, rows, output) as add:
+            add(rows.header())
+            for number in range(windows):
+                facts = self.facts(number)
+                path = _part_path(self.folder, number)
+                content = path.read_bytes()
+                if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+                    raise ChecksumError(
+                        f"{path} was altered after it was written; delete it and {path.stem}.json, run again"
+                    )
+                add(content)
+                yield facts
 
-    def _parquet_joiner(self, windows: int, output: IO[bytes]) -> _ParquetJoiner:
+    @contextmanager
+    def _joining(self, windows: int, rows: OutputRows, output: IO[bytes]) -> Iterator[Callable[[bytes], object]]:
+        """Yield what adds the content of a part to the output."""
+        if rows.format != "parquet":
+            yield output.write
+            return
         schema = None
         for number in range(windows):
             schema = self.schema(number, schema)
-        return _ParquetJoiner(output, schema)
+        with pq.ParquetWriter(output, schema) as writer:
+            joiner = _ParquetJoiner(writer)
+            yield joiner.add
+            joiner.write()
 
     def write_explained(self, rows: Iterable[Facts]) -> None:
         """Write a line for each answer that is explained."""
@@ -296,25 +302,11 @@ def writing_errors(target: Path, needed: int = 0) -> Iterator[None]:
         raise OutputError(f"{target} cannot be written ({error.strerror or error}); name another output") from error
 
 
-class _BytesJoiner:
-    """Joins parts whose bytes follow each other."""
-
-    def __init__(self, output: IO[bytes]) -> None:
-        self._output = output
-
-    def add(self, content: bytes) -> None:
-        self._output.write(content)
-
-    def close(self) -> None:
-        """Do nothing: all is written."""
-
-
 class _ParquetJoiner:
     """Joins parts of Parquet to larger row groups of one schema."""
 
-    def __init__(self, output: IO[bytes], schema: pa.Schema) -> None:
-        self._writer = pq.ParquetWriter(output, schema)
-        self._empty = schema.empty_table()
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
         self._waiting: list[pa.Table] = []
 
     def add(self, content: bytes) -> None:
@@ -322,18 +314,29 @@ class _ParquetJoiner:
             self._waiting.append(pq.read_table(pa.BufferReader(content)))
         rows = sum(map(len, self._waiting))
         if rows >= _GROUP_ROWS or sum(table.nbytes for table in self._waiting) >= _GROUP_BYTES:
-            self._write()
+            self.write()
 
-    def close(self) -> None:
-        """Write what waits, and the end of the file."""
-        self._write()
-        self._writer.close()
-
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write what waits."""
         if self._waiting:
-            table = pa.concat_tables([self._empty, *self._waiting], promote_options="permissive")
+            with _type_errors():
+                table = pa.concat_tables(
+                    [self._writer.schema.empty_table(), *self._waiting], promote_options="permissive"
+                )
             self._writer.write_table(table, row_group_size=max(len(table), 1))
             self._waiting = []
+
+
+@contextmanager
+def _type_errors() -> Iterator[None]:
+    """Turn what columns without a common type fail with into one sentence."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise FormatError(
+            f"the rows have values of several types in one column ({' '.join(str(error).split())[:120]}), which "
+            "Parquet cannot hold; write JSON lines (--out with .jsonl), or leave the column out with --columns"
+        ) from error
 
 
 def _write_rejected(facts: Facts, handle: IO[bytes]) -> int:

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from potstill.data.formats.columnar import UNREADABLE, is_readable
 from potstill.errors import FormatError
+from potstill.prediction.object_rows import value_of
 from potstill.prediction.row_batches import LINE
 
 OutputFormat = Literal["parquet", "jsonl", "csv"]
@@ -67,15 +69,21 @@ class OutputRows:
             answers: their answers, from `AnswerColumns.table`.
 
         Raises:
-            FormatError: JSON lines do not fit the format: values of several types, keys that the others lack, or a key
-                with the name of an added column.
+            FormatError: rows do not fit the format: values of several types, objects without keys, keys that the others
+                lack, a key with the name of an added column, or a date that only Parquet holds.
         """
         if self.format == "parquet":
             passed = self._typed(self._objects(rows)) if LINE in rows.column_names else rows
             buffer = pa.BufferOutputStream()
-            pq.write_table(_side_by_side(passed, answers), buffer)
+            try:
+                pq.write_table(_side_by_side(passed, answers), buffer)
+            except pa.ArrowNotImplementedError as error:  # a type without a form in Parquet, such as that of {}
+                raise FormatError(
+                    f"a column cannot be written as Parquet ({str(error).partition('. ')[0]}); write JSON lines (--out "
+                    "with .jsonl), or leave the column out with --columns"
+                ) from error
             return bytes(buffer.getvalue())
-        objects = self._objects(rows) if LINE in rows.column_names else rows.to_pylist() or [{}] * len(answers)
+        objects = self._objects(rows) if LINE in rows.column_names else _plain_rows(rows) or [{}] * len(answers)
         records = [passed | answer for passed, answer in zip(objects, answers.to_pylist(), strict=True)]
         if self.format == "csv":
             names = [*(self.columns or ()), *self.added]
@@ -90,7 +98,7 @@ class OutputRows:
         """Read JSON lines again, with the keys that are passed on."""
         objects: list[dict[str, Any]] = [json.loads(line) for line in rows.column(LINE).to_pylist()]
         if self.columns is not None and self.chosen:
-            return [{name: value[name] for name in self.columns if name in value} for value in objects]
+            return [_chosen(value, self.columns) for value in objects]
         for name in dict.fromkeys(name for value in objects for name in value):
             if name in self.added:
                 raise name_taken(name)
@@ -126,6 +134,25 @@ def several_types(name: str) -> FormatError:
         f"the values of {name!r} are of several types, which a column of Parquet cannot hold; write JSON lines "
         "(--out with .jsonl), or leave the column out with --columns"
     )
+
+
+def _chosen(value: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Look up those keys, or dotted paths, that an object has."""
+    items = ((name, value_of(value, name)) for name in names)
+    return {name: item for name, item in items if item is not None or name in value}
+
+
+def _plain_rows(rows: pa.Table) -> list[dict[str, Any]]:
+    """Convert rows to plain values."""
+    try:
+        objects: list[dict[str, Any]] = rows.to_pylist()
+    except UNREADABLE as error:
+        name = next(name for name in rows.column_names if not all(map(is_readable, rows.column(name))))
+        raise FormatError(
+            f"a value of {name!r} cannot be written as text ({error}); write Parquet (--out with .parquet), or leave "
+            "the column out with --columns"
+        ) from error
+    return objects
 
 
 def _side_by_side(left: pa.Table, right: pa.Table) -> pa.Table:

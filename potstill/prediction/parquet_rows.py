@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from potstill.data.formats.columnar import is_readable
 from potstill.prediction.input_files import InputFile, open_input
 from potstill.prediction.row_batches import BATCH, NOT_UTF8, Batch, NumberedRows, Rejected, Selection, joined
 
@@ -67,20 +68,8 @@ def _not_utf8_rows(table: pa.Table) -> set[int]:
     """List the rows with a text that is not UTF-8, which Parquet does not check."""
     bad: set[int] = set()
     for column in table.columns:
-        if not is_text(column.type):
-            continue
         try:
             column.validate(full=True)
         except pa.ArrowInvalid:
-            for index, content in enumerate(column.cast(pa.large_binary()).to_pylist()):
-                if content is not None and _is_not_utf8(content):
-                    bad.add(index)
+            bad.update(row for row, value in enumerate(column) if not is_readable(value))
     return bad
-
-
-def _is_not_utf8(content: bytes) -> bool:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return True
-    return False

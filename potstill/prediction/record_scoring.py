@@ -85,8 +85,8 @@ class RecordScorer:
 
     def _rejected(self, record: Record, problem: str) -> ScoredRecord:
         """Put a record aside, with as many of its fields as an entry may have."""
-        fields = dict(list(record.fields.items())[:_MAX_FIELDS])
         why = {b"stream": self._location.encode(), b"record": record.id, b"reason": problem.encode()}
+        fields = {name + b"_" * (name in why): value for name, value in list(record.fields.items())[:_MAX_FIELDS]}
         return ScoredRecord(Reply(record.id, {**fields, **why}, rejected=True), None)
 
 

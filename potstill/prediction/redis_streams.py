@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from potstill.config.stream_params import Stream
-from potstill.errors import StreamError, ToolError
+from potstill.errors import StreamError, ToolError, without_user
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -35,6 +35,8 @@ _ADDRESS = re.compile(r"/(\d+)/(.+)")
 # Seconds until a server that does not answer counts as away, and for which a read waits for new records.
 _TIMEOUT = 20
 _BLOCK = 1.0
+# The year 2018, in which Redis got streams, in seconds since 1970.
+_FIRST_TIME = 1_514_764_800
 # What an XAUTOCLAIM that has seen all pending records returns.
 _SEEN_ALL = b"0-0"
 
@@ -73,10 +75,14 @@ class Reply(NamedTuple):
     fields: Fields
     rejected: bool
 
-    @property
-    def seconds(self) -> float:
-        """The time at which the record was written, in seconds since 1970, where the server has chosen its id."""
-        return int(self.id.partition(b"-")[0]) / 1000
+    def written(self, now: float) -> float:
+        """Return the time at which the record was written, in seconds since 1970: by its id, if the server chose that.
+
+        Args:
+            now: is returned for an id that is no time, since a writer may number its records.
+        """
+        seconds = int(self.id.partition(b"-")[0]) / 1000
+        return seconds if _FIRST_TIME < seconds < now else now
 
 
 class Lag(NamedTuple):
@@ -92,13 +98,17 @@ def parse_address(url: str) -> StreamAddress:
     Raises:
         StreamError: it is no such URL.
     """
-    parts = urlsplit(url)
-    matched = _ADDRESS.fullmatch(parts.path)
-    host = parts.netloc.rpartition("@")[2]
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname or matched is None:
-        shown = urlunsplit(parts._replace(netloc=host))
-        raise StreamError(f"{shown} names no stream; write it as redis://host:port/db/stream")
+    matched = None
+    with suppress(ValueError):  # such as a port that is no number
+        parts = urlsplit(url)
+        if parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0:
+            matched = _ADDRESS.fullmatch(parts.path)
+    if matched is None or parts.query or parts.fragment:
+        raise StreamError(
+            f"{without_user(url)} names no stream; write it as redis://host:port/db/stream (%23 for a #, %3F for a ?)"
+        )
     database, key = matched.groups()
+    host = parts.netloc.rpartition("@")[2]
     server, shown = (f"{parts.scheme}://{location}/{database}" for location in (parts.netloc, host))
     return StreamAddress(server, shown, unquote(key))
 
@@ -149,7 +159,7 @@ class RecordStreams:
             with _refusals(self.source):
                 self._check_kinds()
                 self._create_group()
-        except (ConnectionError, TimeoutError) as error:
+        except (ConnectionError, TimeoutError, UnicodeError) as error:  # a UnicodeError: a host that no domain can be
             raise StreamError(
                 f"{self.source.shown} does not answer ({reason(error)}); check the address, and that Redis runs there"
             ) from error

@@ -119,16 +119,16 @@ class StreamPrediction:
         for outcome, count in outcomes.items():
             self._metrics.records.labels(outcome).inc(count)
         now = time.time()
-        self._count_windows(records)
+        self._count_windows(records, now)
         for scored in records:
-            self._metrics.seconds.observe(max(now - scored.reply.seconds, 0.0))
+            self._metrics.seconds.observe(now - scored.reply.written(now))
 
-    def _count_windows(self, records: Sequence[ScoredRecord]) -> None:
+    def _count_windows(self, records: Sequence[ScoredRecord], now: float) -> None:
         """Count answers in the windows in which their records were written."""
         windows: defaultdict[int, list[Observation]] = defaultdict(list)
         for reply, observation in records:
             if observation is not None:
-                windows[self._alerting.start_of(reply.seconds)].append(observation)
+                windows[self._alerting.start_of(reply.written(now))].append(observation)
         for start, observed in windows.items():
             counts = Counts(self._profile)
             counts.add(observed, self._columns.card)

@@ -27,7 +27,7 @@ class UploadedParts(OutputParts):
 
     Raises:
         ToolError: the kind of the URL is unknown, or its package is not installed.
-        OutputError: it names no folder or bucket.
+        OutputError: it names no folder or bucket, or its server does not answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -36,9 +36,10 @@ class UploadedParts(OutputParts):
             raise OutputError(f"{redacted(url)} names no folder or bucket; write it as scheme://folder/{name}")
         super().__init__(PREDICTED / sha256_text(url)[:16] / name)
         self._url = redacted(url)  # for messages
-        self._files, self.path = file_system(url)
+        with self._storing():
+            self._files, self.path = file_system(url)
+            self._store = UrlStore(folder)
         self._folder = self.path.rpartition("/")[0]
-        self._store = UrlStore(folder)
 
     @contextmanager
     def held(self) -> Iterator[None]:  # noqa: D102

@@ -6,6 +6,7 @@ A signature names each file of a folder with its sha256. Neither signing nor ver
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -141,7 +142,7 @@ def _public_key(private_key: Path) -> bytes:
 
 
 def _path(workspace: Path, value: str) -> Path:
-    return workspace / Path(value).expanduser()
+    return workspace / os.path.expanduser(value)
 
 
 def _paths(workspace: Path, values: list[str]) -> list[Path]:

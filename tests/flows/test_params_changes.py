@@ -63,6 +63,7 @@ def test_a_place_in_a_list(params: Path) -> None:
         ("distill.temperature.x=4", "is a single value"),
         ("prepare.tables.9.split=train", "no position in a list of 2"),
         ("distill.layers=[0", "is not a YAML value"),
+        ("project.seed=2026-13-45", "is not a YAML value"),
         ("split.dev=0.5", "unknown key 'split'"),
     ],
 )

@@ -77,6 +77,25 @@ def test_the_default_file_fits() -> None:
         ("sign", {"private_key": "a.pem", "certificate_chain": ["b.pem"]}, "certificate is null; name the certificate"),
         ("sign", {"public_key": "a.pem", "trusted_certificates": ["b.pem"]}, "are both given; keep the one"),
         ("prepare.labels", ["a", "a"], "names a label twice"),
+        ("prepare.labels", [1, "1.0 "], "prepare.labels = [1, '1.0 ']: it names a label twice"),
+        ("prepare.label", {"kind": "columns", "columns": ["a", "a"]}, "prepare.label.columns = ['a', 'a']: it names"),
+        ("prepare.tables", [{"source": "vader", "text": ["a"]}], "text.list[str] = ['a']: list should have at least 2"),
+        (
+            "prepare.tables",
+            [{"source": "vader", "text": ["a", "b"]}],
+            "tables.0.text is ['a', 'b'], but text is",
+        ),
+        ("prepare.tables", [{"source": "vader", "split": "shift", "split_column": "part"}], "remove split_column"),
+        ("prepare.tables", [{"source": "vader", "columns": ["a"], "format": "json"}], "columns is for files without"),
+        (
+            "prepare.tables",
+            [{"source": "vader", "text": ["a", "a"]}],
+            "text is ['a', 'a'], which names one column twice",
+        ),
+        ("prepare.split.seed", 2**64, "prepare.split.seed = 18446744073709551616: input should be less than"),
+        ("prepare.tables", [{"source": "vader", "columns": ["a", "a"]}], "which names a column twice"),
+        ("prepare.tables", [{"source": "vader", "files": "**.csv"}], "files is '**.csv', which is no name or pattern"),
+        ("prepare.tables", [{"source": "vader", "files": "/a.csv"}], "files is '/a.csv', which is no name or pattern"),
         ("ingest.teacher.revision", "main", "unknown key 'ingest.teacher.revision'"),
         ("validate.min_rows", {"train": 10}, "min_rows needs at least 1 for dev, test"),
         ("ingest.data", {"other": {"kind": "file", "path": "x.csv"}}, "source 'vader' is not under ingest.data"),
@@ -279,7 +298,14 @@ def test_a_missing_section_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "not valid YAML"), ("- 1", "must be a mapping"), ("", "must be a mapping")]
+    ("text", "message"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- 1", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("gate:\n  a: 1\n  a: 2", "line 3 has the key 'a' a second time"),
+        ("a: 2026-13-45", "month must be in 1..12"),
+    ],
 )
 def test_a_file_that_is_no_params_file(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "params.yaml").write_text(text)

@@ -125,7 +125,7 @@ def open_for_inspection(source: FileSource | HubSource) -> Iterator[Path]:
     """
     if isinstance(source, FileSource):
         refuse_unsafe_files(_local_files("teacher", source.path))
-        yield Path(source.path).expanduser()
+        yield _expanded(source.path)
         return
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch:
         hub.fetch("teacher", source, Path(scratch), "headers")
@@ -251,7 +251,7 @@ def _local_files(name: str, source_path: str) -> Iterable[tuple[str, Path]]:
 
     Hidden files, Potstill's manifest and those files of a model that are never opened are left out.
     """
-    path = Path(source_path).expanduser()
+    path = _expanded(source_path)
     if path.is_file():
         return [(path.name, path)]
     if not path.is_dir():
@@ -272,18 +272,27 @@ def _local_files(name: str, source_path: str) -> Iterable[tuple[str, Path]]:
     return [pair for pair in visible if pair[0] in opened]
 
 
+def _expanded(path: str) -> Path:
+    """Put the user's folder in place of `~`; a name that has none stays, and does not exist."""
+    return Path(os.path.expanduser(path))
+
+
 def _say_left_out(name: str, source_path: str, files: Mapping[str, Path]) -> None:
-    """Print the names of a model's files that are left out."""
-    folder = Path(source_path).expanduser()
-    if not is_model_source(name) or not folder.is_dir():
+    """Print the names of what is left out: a model's files that are never opened, and links to folders."""
+    folder = _expanded(source_path)
+    if not folder.is_dir():
         return
-    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    left_out = [
-        path.as_posix() for path in paths if path.as_posix() not in {*files, MANIFEST} and path.parts[0][0] != "."
-    ]
-    if left_out:
-        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        say(f"ingest: {name}: files that are never opened are left out: {', '.join(left_out[:5])}{more}")
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    visible = {relative: path for relative, path in paths.items() if not relative.startswith(".")}
+    unopened = [relative for relative in visible.keys() - {*files, MANIFEST} if visible[relative].is_file()]
+    links = [relative for relative, path in visible.items() if path.is_symlink() and path.is_dir()]
+    for what, left_out in (
+        ("files that are never opened", sorted(unopened) if is_model_source(name) else []),
+        ("links to folders, which are not followed,", links),
+    ):
+        if left_out:
+            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+            say(f"ingest: {name}: {what} are left out: {', '.join(left_out[:5])}{more}")
 
 
 def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:

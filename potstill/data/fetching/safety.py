@@ -62,11 +62,11 @@ def _is_unsafe(path: Path) -> bool:
 def _holds_objects(path: Path) -> bool:
     import numpy as np
 
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
+    with path.open("rb") as handle:
+        try:
+            loaded = np.load(handle, allow_pickle=False)
+            if isinstance(loaded, np.lib.npyio.NpzFile):
                 return any(loaded[name].dtype.hasobject for name in loaded.files)
-    except ValueError:  # NumPy's own refusal of object arrays
-        return True
+        except Exception:  # NumPy's own refusal of object arrays, or a damaged file, which nobody can judge
+            return True
     return False

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.data.formats.tabular import Table
-from potstill.errors import EmptyDataError, FetchError, FormatError
+from potstill.errors import EmptyDataError, EncodingError, FetchError, FormatError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# What a value without a form in Python fails with: bytes that are no UTF-8, a date after the year 9999, a time zone
+# that nobody knows.
+UNREADABLE = (ValueError, OverflowError, LookupError)
 
 
 def read_parquet(data: bytes, location: str) -> Table:
@@ -20,7 +24,8 @@ def read_parquet(data: bytes, location: str) -> Table:
 
     Raises:
         EmptyDataError: the file is empty.
-        FormatError: it is no Parquet file.
+        EncodingError: a text is not UTF-8.
+        FormatError: it is no Parquet file, or a value is none that Python has.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -45,6 +50,7 @@ def read_saved(folder: Path, files: str) -> Iterator[Table]:
     Raises:
         FormatError: `datasets` cannot read the folder.
         FetchError: no split matches.
+        EncodingError: a text is not UTF-8.
     """
     from datasets import Dataset, load_from_disk
 
@@ -72,11 +78,33 @@ def _metadata(features: Any) -> dict[str, str]:
 
 
 def _from_arrow(table: pa.Table, location: str, split: str | None, file_format: str) -> Table:
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    columns = {name: _values(table.column(name), location, name) for name in table.column_names}
     row_numbers = range(1, table.num_rows + 1)
     return Table(
         location, columns, row_numbers, "row", split, _class_names(table.schema.metadata or {}), format=file_format
     )
+
+
+def _values(column: pa.ChunkedArray, location: str, name: str) -> list[Any]:
+    """Convert a column. Parquet checks neither that texts are UTF-8 nor that dates are ones that Python has."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UNREADABLE as error:
+        row = next(row for row, value in enumerate(column) if not is_readable(value))
+        where = f"{location}, row {row + 1}: the value in column {name!r}"
+        if isinstance(error, UnicodeDecodeError):
+            raise EncodingError(f"{where} is not UTF-8; write the file again from texts in UTF-8") from error
+        raise FormatError(f"{where} cannot be read ({error}); correct the row, or store the column as text") from error
+    return values
+
+
+def is_readable(value: pa.Scalar) -> bool:
+    """Whether a value has a form in Python."""
+    try:
+        value.as_py()
+    except UNREADABLE:
+        return False
+    return True
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:

@@ -64,8 +64,11 @@ class Contents:
 def inner_name(path: Path) -> str:
     """Give a file's name without the suffix of a compression. For a zip file with one file inside, that one's name."""
     if path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = _members(archive)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = _members(archive)
+        except _DAMAGE:  # whoever reads it says so
+            names = []
         name = PurePosixPath(names[0].filename).name if len(names) == 1 else ""
         return name if PurePosixPath(name).suffix else path.stem
     return path.name.removesuffix(path.suffix) if path.suffix.lower() in SUFFIXES else path.name

@@ -201,10 +201,27 @@ def header_names(cells: Sequence[str], location: str) -> list[str]:
         FormatError: two columns have one name.
     """
     names = [name.strip() for name in cells]
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise FormatError(f"{location} has the column {twice[0]!r} twice in its header; rename one")
+    refuse_twice([name for name in names if name], location)
     return names
+
+
+def refuse_twice(names: Sequence[str], location: str) -> None:
+    """Refuse columns of which two have one name.
+
+    Raises:
+        FormatError: two have.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise FormatError(f"{location} has the column {twice[0]!r} twice; rename one")
+
+
+def name_of_column(index: int, header: Sequence[str]) -> str:
+    """Name a column, by its index from 0, that has no name in the header: `column_3`, or what no other column has."""
+    name = f"column_{index + 1}"
+    while name in header:
+        name += "_"
+    return name
 
 
 def _check_rows(
@@ -247,10 +264,9 @@ def _columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[dict
         if not filled:
             left_out += 1
             continue
-        columns[f"column_{index + 1}"] = cells
-        notes.append(
-            f"column {index + 1} has no name and is filled in {filled:,} rows; it is called 'column_{index + 1}'"
-        )
+        given = name_of_column(index, header)
+        columns[given] = cells
+        notes.append(f"column {index + 1} has no name and is filled in {filled:,} rows; it is called {given!r}")
     if left_out:
         notes.append(f"{left_out} empty column{'s' if left_out > 1 else ''} without a name left out")
     return columns, notes

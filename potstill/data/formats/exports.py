@@ -14,6 +14,7 @@ from typing import Any
 
 from potstill.data.formats.cells import is_nested, parse_nested
 from potstill.data.formats.tabular import Table
+from potstill.errors import FormatError
 
 _PRODIGY_ANSWERS = frozenset({"accept", "reject", "ignore"})
 _PRODIGY_COLUMNS = frozenset({"accept", "spans", "label", "options", "_input_hash", "_task_hash", "_view_id"})
@@ -24,7 +25,21 @@ _DISAGREEMENT = "annotators do not agree"
 
 
 def recognise_export(table: Table) -> Table:
-    """Recognise an annotation tool's export, and add its answers as columns. Other tables are returned unchanged."""
+    """Recognise an annotation tool's export, and add its answers as columns. Other tables are returned unchanged.
+
+    Raises:
+        FormatError: an answer has another form than the tool gives it.
+    """
+    try:
+        return _recognised(table)
+    except (AttributeError, IndexError, TypeError) as error:
+        raise FormatError(
+            f"{table.location} looks like the export of an annotation tool, but an answer has another form ({error}); "
+            "export it again, or give a column of texts and one of labels"
+        ) from error
+
+
+def _recognised(table: Table) -> Table:
     columns = table.columns
     if _is_label_studio(columns):
         return _label_studio(table)
@@ -136,15 +151,22 @@ def _results(results: Sequence[Any]) -> dict[str, Any]:
         kind = result.get("type")
         value = result["value"]
         if kind in _SPANS and "start" in value and "end" in value:
-            kinds = value.get(kind) or ()
+            kinds = _names(value, kind)
             span = [{"start": value["start"], "end": value["end"], "label": label} for label in kinds]
             values[name] = [*values.get(name, ()), *span]
         elif kind in _CHOICES:
-            chosen = value.get(kind) or ()
-            values[name] = [*values.get(name, ()), *(item[-1] if isinstance(item, list) else item for item in chosen)]
+            chosen = [item[-1] if isinstance(item, list) else item for item in _names(value, kind)]
+            values[name] = [*values.get(name, ()), *chosen]
         elif kind in ("rating", "number"):
             values[name] = value.get(kind)
     return values
+
+
+def _names(value: Mapping[str, Any], kind: str) -> list[Any]:
+    names = value.get(kind) or []
+    if not isinstance(names, list):
+        raise TypeError(f"{kind} of {type(names).__name__}, not a list")
+    return names
 
 
 # --- Argilla ----------------------------------------------------------------------------------------------------------

@@ -111,7 +111,14 @@ def _read_document(text: str, location: str, file_format: str) -> Table:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{location} is not JSON ({error}); correct it, or write one object a line") from error
-    if (questions := squad_rows(document)) is not None:
+    try:
+        questions = squad_rows(document)
+    except (AttributeError, TypeError) as error:
+        raise FormatError(
+            f"{location} looks like SQuAD, but some of its paragraphs, questions or answers are none ({error}); "
+            "correct them, or write one object a line"
+        ) from error
+    if questions is not None:
         table = rows_table(questions, location, range(1, len(questions) + 1), "question", file_format)
         empty = sum(answer is not None and not answer["text"] for answer in table.columns.get("answers", []))
         note = f"SQuAD: {len(table):,} questions, {empty:,} of them without an answer"

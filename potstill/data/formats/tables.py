@@ -81,8 +81,14 @@ def read_tables(
         return
     paths = matching_files(folder, files, file_format)
     splits = {} if ignore_splits else splits_of_files([path.relative_to(folder) for path in paths], folder.as_posix())
+    others = sorted({*_matching(folder, files)} - {*paths})
+    left_out = [path for path in others if path.name not in _DESCRIPTIONS]
     for path in paths:
         table = read_file(path, file_format, columns, limit, separator)
+        if path == paths[0] and left_out:
+            names = ", ".join(path.relative_to(folder).as_posix() for path in left_out[:5])
+            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+            table = table.with_notes(f"not read, as their format is unknown: {names}{more}")
         yield replace(table, split=splits.get(path.relative_to(folder), table.split))
 
 
@@ -93,10 +99,10 @@ def matching_files(folder: Path, files: str, file_format: str) -> list[Path]:
         FetchError: no file matches.
         FormatError: none of the files has a known format, or a file that is named is a document or an archive.
     """
-    if (folder / files).is_file():  # A name may contain the signs of a pattern.
-        _require_known([folder / files], file_format)
-        return [folder / files]
-    matching = [path for path in sorted(folder.glob("**/*" if files == "*" else files)) if path.is_file()]
+    matching = _matching(folder, files)
+    if matching == [folder / files]:
+        _require_known(matching, file_format)
+        return matching
     if not matching:
         names = ", ".join(path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
         raise FetchError(f"prepare.tables: no file of {folder} matches {files!r}; it has {names[:300] or 'none'}")
@@ -104,6 +110,13 @@ def matching_files(folder: Path, files: str, file_format: str) -> list[Path]:
     if not known:
         _require_known(matching, file_format)
     return known
+
+
+def _matching(folder: Path, files: str) -> list[Path]:
+    """List the files of a pattern, sorted; the one file of that name, if there is one with the signs of a pattern."""
+    if (folder / files).is_file():
+        return [folder / files]
+    return [path for path in sorted(folder.glob("**/*" if files == "*" else files)) if path.is_file()]
 
 
 def _is_data(path: Path) -> bool:

@@ -22,7 +22,7 @@ from potstill.data.proposals.column_summaries import (
     merge_column,
     merge_summaries,
 )
-from potstill.data.proposals.table_summaries import ColumnSummary, TableSummary
+from potstill.data.proposals.table_summaries import ColumnSummary, TableSummary, is_integer
 from potstill.data.splits.split_names import given_splits
 from potstill.errors import LabelError, ParamsError
 from potstill.kinds.definitions.kind import Form
@@ -340,9 +340,14 @@ class _TaskDetector:
 
     def _label_set(self) -> list[str | int] | None:
         names = self._options.labels
-        if not names:
-            return None
-        return [int(name) for name in names] if self._label.kind == "integer" else list(names)
+        if not names or self._label.kind != "integer":
+            return list(names) or None
+        if not all(map(is_integer, names)):
+            raise ParamsError(
+                f"{self._location}: {describe_column(self._label)} holds integers, but --labels names "
+                f"{', '.join(names)}; list the integers themselves, or leave --labels out"
+            )
+        return [int(name) for name in names]
 
     def _separator(self) -> str | None:
         """Find the sign between several labels in a cell. At least half of the parts that it divides repeat."""
@@ -404,6 +409,9 @@ class _TaskDetector:
 
     def _counts_from_minus_one(self) -> bool:
         """Whether integer labels without names start with -1 and 0, and no option says that -1 is a class."""
+        values = self._label.values or {}
         if self._label.kind != "integer" or self._options.labels or not self._no_class_rows():
             return False
-        return sorted(map(int, self._label.values or {}))[:2] == [_NO_CLASS, 0]
+        if not all(map(is_integer, values)):  # a sample of them decides the kind
+            return False
+        return sorted(map(int, values))[:2] == [_NO_CLASS, 0]

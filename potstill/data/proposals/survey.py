@@ -20,6 +20,7 @@ from potstill.data.reading import rows_from_tables
 from potstill.data.rows import Row, class_counts
 from potstill.data.splits.stratifying import check_classes, find_split
 from potstill.data.targets import names_of
+from potstill.errors import ParamsError
 from potstill.kinds.definitions.kind import Names
 
 # With more rows than this, near copies are not searched here, since that takes a quarter of a millisecond a row.
@@ -76,6 +77,8 @@ def survey(data: Path, options: DataOptions) -> Survey:
     Raises:
         PotstillError: the data cannot be read, is ambiguous or too small; codes 3, 9, 20 to 30.
     """
+    if options.separator is not None and len(options.separator) != 1:
+        raise ParamsError(f"--sep is {options.separator!r}; give the one character that separates the cells")
     summaries = summarize_files(data, options.separator, ignore_splits=options.split == "draw")
     proposal = propose(summaries, options, str(data))
     longest = max((column.longest for summary in summaries for column in summary.columns), default=0)

@@ -186,11 +186,14 @@ def _kind(values: Sequence[Any]) -> Kind:
         kinds.pop("empty", None)
         return kinds.most_common(1)[0][0] if kinds else "labels"
     texts = [str(value).strip() for value in values]
-    if all(
-        isinstance(value, (int, bool)) or _INTEGER.fullmatch(text) for value, text in zip(values, texts, strict=True)
-    ):
+    if all(isinstance(value, int) or is_integer(text) for value, text in zip(values, texts, strict=True)):
         return "integer"
     return "number" if all(_NUMBER.fullmatch(text) for text in texts) else "text"
+
+
+def is_integer(text: str) -> bool:
+    """Whether a text is an integer."""
+    return _INTEGER.fullmatch(text) is not None
 
 
 def _nested_kind(value: Any) -> Kind:

@@ -96,11 +96,14 @@ def check_split_names(names: Sequence[str], location: str) -> None:
 
 
 def split_column(table: Table) -> str | None:
-    """Find the column of splits by its name. Its values differ, and some of them name splits."""
+    """Find the column of splits by its name. Some of its values name splits.
+
+    Values that are all alike count where the table's own name gives no split: its other files may have other values.
+    """
     for name, values in table.columns.items():
         if name.strip().lower() in _COLUMNS and not any(map(is_nested, values)):
             splits = {_split_of_value(value) for value in values}
-            if len(splits) > 1:
+            if len(splits) > 1 or (splits != {None} and split_named(table.split or "") is None):
                 return name
     return None
 

@@ -195,7 +195,8 @@ def _sentence(
     if others:
         clauses.append(
             f"a split that the data gives, or the removal of near copies, leaves out {_classes(others, missing)}; "
-            "give that split rows of each class, or set prepare.near_duplicate to null"
+            "give that split rows of each class, set `split: draw` in prepare.tables (`potstill init --split draw`), "
+            "or set prepare.near_duplicate to null"
         )
     solved = [label for label in missing if label not in unsolved]
     if solved:

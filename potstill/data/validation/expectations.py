@@ -24,6 +24,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from potstill.config.base import LABELLED
 from potstill.config.validate_params import Validate
 from potstill.data.cleaning import DAMAGE, comparable
+from potstill.data.label_cells import FINITE
 from potstill.data.rows import PAIR_SEPARATOR
 from potstill.data.validation.data_docs import make_reproducible
 from potstill.data.validation.profiles import drift
@@ -32,8 +33,6 @@ from potstill.kinds.definitions.task_kinds import KINDS
 from potstill.kinds.task_names import TaskKind
 from potstill.labels.tags import types_named
 
-# The limit of fp32, which is the type of numbers in data/prepared.
-FINITE = 3.4e38
 # How a sentence names the limits of an expectation.
 _LIMITS = {"min_value": "at least", "max_value": "at most", "value_set": "one of", "value": "exactly"}
 # The docs show a run's time. It is fixed, since equal data has to give equal bytes.

@@ -75,11 +75,28 @@ def drift(
             if total := sum(counts.values()):
                 names = sorted(shares.keys() | counts.keys())
                 result[f"{split} label"] = psi([shares.get(n, 0.0) for n in names], [counts[n] / total for n in names])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(
-            f"{ACCEPTED_PROFILE} is not a profile of this version; put {{}} in it, run, and accept the new profile"
-        ) from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _no_profile() from error
     return result
+
+
+def read_accepted(path: Path) -> dict[str, Any]:
+    """Read the profile that was accepted last; empty if none was.
+
+    Raises:
+        FormatError: the file holds no JSON, as after a merge with conflicts.
+    """
+    try:
+        profile: dict[str, Any] = read_json(path)
+    except ValueError as error:
+        raise _no_profile() from error
+    return profile
+
+
+def _no_profile() -> FormatError:
+    return FormatError(
+        f"{ACCEPTED_PROFILE} is not a profile of this version; put {{}} in it, run, and accept the new profile"
+    )
 
 
 def accept_profile(validation: Path) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def test_class_names_of_a_saved_dataset_are_tags(tmp_path: Path) -> None:
             LabelError,
             r"rows.jsonl, line 1: 'I-X' \(word 1\) continues no X",
         ),
+        ([{"tokens": ["a"], "tags": [{"start": 0}]}], LabelError, r"not a list of BIO tags"),
         ([{"tokens": ["a"]}, {"tokens": ["b"], "tags": ["O"]}], LabelError, r"line 1 has no tags in column 'tags'"),
         ([{"tokens": ["a"], "tag": ["O"]}], MissingColumnError, "no column 'tags'; did you mean 'tag'"),
         ([{"tokens": [w], "tags": ["O"]} for w in "ab"], OneClassError, "none of the labelled rows has an entity"),

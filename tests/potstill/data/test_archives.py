@@ -107,5 +107,9 @@ def test_numpy_objects_are_refused_and_numbers_are_not(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x02\0\0\0\0\0\0{}")
     refuse_unsafe(tmp_path)
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object))
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UnsafeFileError, match=r"cut\.npz"):
+        refuse_unsafe(tmp_path)
+    (tmp_path / "cut.npz").unlink()
     with pytest.raises(UnsafeFileError, match=r"objects\.npy"):
         refuse_unsafe(tmp_path)

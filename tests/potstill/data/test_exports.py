@@ -8,6 +8,7 @@ import pytest
 
 from potstill.data.formats.tables import read_file
 from potstill.data.formats.tabular import Table
+from potstill.errors import FormatError
 
 
 def table(tmp_path: Path, rows: Any, name: str = "a.json") -> Table:
@@ -96,6 +97,19 @@ def test_argilla_flattened(tmp_path: Path) -> None:
 )
 def test_doccano_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
     assert table(tmp_path, [row], "a.jsonl").tool == "doccano"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [task("a", [{"type": "taxonomy", "value": {"taxonomy": [[]]}}])],
+        [task("a", [{"type": "choices", "value": {"choices": "good"}}])],
+        [task("a", []), {"data": {"text": "b"}, "annotations": 5}],
+    ],
+)
+def test_an_export_in_another_form_is_one_sentence(tmp_path: Path, rows: Any) -> None:
+    with pytest.raises(FormatError, match="looks like the export of an annotation tool"):
+        table(tmp_path, rows)
 
 
 def test_plain_rows_are_no_export(tmp_path: Path) -> None:

@@ -19,7 +19,15 @@ ROWS = generate_rows(200)
 
 def _prepare(folder: Path, keep: list[str], *, tables: list[dict[str, object]] | None = None) -> Prepared:
     lines = [
-        {"text": text, "label": label, "stars": index % 5, "code": f"00{index % 3}", "shop": None if index % 7 else "a"}
+        {
+            "text": text,
+            "label": label,
+            "stars": index % 5,
+            "code": f"00{index % 3}",
+            "shop": None if index % 7 else "a",
+            "author": "\ud83d" if index % 2 else "b",
+            "views": 10**400 if index == 3 else index,
+        }
         for index, (text, label) in enumerate(ROWS)
     ]
     (folder / "s").mkdir()
@@ -49,6 +57,12 @@ def test_kept_columns_stay_with_their_rows(tmp_path: Path) -> None:
     assert all(row["stars"] == stars[row["text"]] and row["code"].startswith("00") for row in test)
     assert {row["source"] for row in test} == {"s"}
     assert {row["shop"] for row in found.table("train").to_pylist()} == {None, "a"}
+
+
+def test_half_a_character_and_a_number_beyond_all_are_kept_as_texts(tmp_path: Path) -> None:
+    rows = _prepare(tmp_path, ["author", "views"]).table("train").to_pylist()
+    assert {row["author"] for row in rows} == {"\ufffd", "b"}
+    assert all(isinstance(row["views"], str) for row in rows)
 
 
 def test_without_the_key_nothing_changes(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from potstill.errors import (
     SmallClassError,
 )
 from tests.conftest import generate_rows, write_csv
+from tests.marked import write_jsonl
 
 Rows = Sequence[tuple[str, str]]
 ROWS = generate_rows(200)
@@ -178,6 +179,18 @@ def test_declared_integer_labels_keep_their_order(tmp_path: Path) -> None:
     first = result.table("train").to_pylist()[0]
     assert first["label"] == (0 if dict(rows)[first["text"]] == "1" else 1)
     assert prepared(tmp_path, {"a.csv": rows}).labels == [0, 1]
+
+
+def test_of_an_object_with_one_key_for_a_label_the_label_is_its_value(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": {"value": int(label == "positive")}} for text, label in ROWS]
+    write_jsonl(tmp_path / "s" / "a.jsonl", rows)
+    assert prepared(tmp_path, {}, unlabelled="leave_out").labels == [0, 1]
+
+
+def test_labels_that_params_name_have_their_normal_form(tmp_path: Path) -> None:
+    rows = [(text, "1" if label == "positive" else "-1") for text, label in ROWS]
+    sign = {"kind": "sign", "column": "label", "positive": "good ", "negative": "0.0"}
+    assert prepared(tmp_path, {"a.csv": rows}, label=sign).labels == ["0", "good"]
 
 
 SMALL = [(text, "rare" if index == 0 else label) for index, (text, label) in enumerate(ROWS)]

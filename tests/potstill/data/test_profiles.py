@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from potstill.artifacts import write_json, write_manifest
-from potstill.data.validation.profiles import accept_profile, build_profile, drift, psi
+from potstill.data.validation.profiles import accept_profile, build_profile, drift, psi, read_accepted
 from potstill.errors import ChecksumError, FormatError
 
 LENGTHS = {"train": list(range(1, 501)), "transfer": []}
@@ -48,6 +48,9 @@ def test_accepted_profile_is_verified(tmp_path: Path) -> None:
         accept_profile(tmp_path)
 
 
-def test_what_is_no_profile_is_named() -> None:
+def test_what_is_no_profile_is_named(tmp_path: Path) -> None:
+    (tmp_path / "accepted.json").write_text("<<<<<<< HEAD\n{}\n")
+    with pytest.raises(FormatError, match="not a profile"):
+        read_accepted(tmp_path / "accepted.json")
     with pytest.raises(FormatError, match="not a profile"):
         drift({"rows": 1}, LENGTHS, LABELS)

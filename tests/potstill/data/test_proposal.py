@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from potstill.data.proposals import table_summaries
 from potstill.data.proposals.proposal import DataOptions, Proposal, propose
 from potstill.data.proposals.table_summaries import summarize_files
 from potstill.errors import MissingColumnError, PotstillError
@@ -108,6 +109,7 @@ def test_a_text_inside_an_object_has_a_path(tmp_path: Path) -> None:
         (lambda at: {"label": "ab"[at % 2]}, {"task": "multi_label"}, "holds several labels"),
         (lambda at: {"label": "ab"[at % 2]}, {"task": "answers"}, "--text question,context"),
         (lambda at: {"label": "ab"[at % 2]}, {"task": "entities"}, "entities need lists of words"),
+        (lambda at: {"label": at % 2}, {"labels": ["no", "yes"]}, "holds integers, but --labels names no, yes"),
         (lambda at: {"label": "ab"[at % 2]}, {"unlabelled": "drop"}, "--unlabelled 'drop' is not known"),
         (lambda at: {"label": "ab"[at % 2]}, {"text": ["a", "b", "c"]}, "a text is one, a pair is two"),
     ],
@@ -124,6 +126,12 @@ def test_minus_one_may_be_a_class_or_no_label(tmp_path: Path) -> None:
     rows = make_rows(60, lambda at: {"label": at % 3 - 1})
     assert proposed(tmp_path, rows, labels=["-1", "0", "1"]).section["labels"] == [-1, 0, 1]
     assert proposed(tmp_path, rows, unlabelled="transfer").section["label"]["missing"] == [-1]
+
+
+def test_a_name_among_integers_beyond_the_sample_is_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_summaries, "_SAMPLE_VALUES", 20)
+    rows = make_rows(60, lambda at: {"label": "x" if at == 1 else at % 3 - 1})
+    assert proposed(tmp_path, rows).section["label"] == {"kind": "column", "column": "label"}
 
 
 def test_an_ambiguous_text_is_refused_with_the_columns(tmp_path: Path) -> None:

@@ -54,13 +54,17 @@ def test_a_teacher_from_scratch_is_an_empty_folder_that_says_so(tmp_path: Path, 
     assert local_fingerprint(ingest).keys() == {"data.rows"}
 
 
-def test_folder_keeps_its_structure_and_hidden_files_are_left_out(tmp_path: Path, tiny_base: Path) -> None:
+def test_folder_keeps_its_structure_and_hidden_files_are_left_out(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)
     (source / "deep" / "a.csv").write_text("text,label\nx,1\n")
     (source / ".secret").write_text("no")
+    (source / "link").symlink_to("deep")
     ingest_all(ingest_of({"s": {"kind": "file", "path": str(source)}}, tiny_base), tmp_path / "raw", tmp_path / "base")
     assert set(read_json(tmp_path / "raw" / "manifest.json")["files"]) == {"s/deep/a.csv"}
+    assert "ingest: data.s: links to folders, which are not followed, are left out: link" in capsys.readouterr().out
 
 
 def test_changed_file_is_refused(tmp_path: Path, tiny_rows: Path, tiny_base: Path) -> None:
@@ -77,6 +81,8 @@ def test_missing_path_and_empty_folder_are_named(tmp_path: Path, tiny_base: Path
     )
     assert "ingest.data.rows.path" in message
     assert "does not exist" in message
+    of_nobody = {"kind": "file", "path": "~nobody-of-this-name/rows.csv"}
+    assert "does not exist" in refused(ingest_of({"rows": of_nobody}, tiny_base), tmp_path, FetchError)
     (tmp_path / "empty").mkdir()
     empty = {"kind": "saved", "path": str(tmp_path / "empty")}
     assert "empty folder" in refused(ingest_of({"rows": empty}, tiny_base), tmp_path, FetchError)

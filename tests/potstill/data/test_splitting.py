@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,13 @@ def test_split_column_is_case_insensitive() -> None:
     assert given_splits(table, AUTO, "part") == ["train", "dev", "dev", "dev", "test", "transfer", "transfer"]
     with pytest.raises(FormatError, match="line 2: 'holdout' in the split column 'part'"):
         given_splits(Table("a.csv", {"part": ["holdout"]}, [2]), AUTO, "part")
+
+
+def test_a_column_of_one_split_counts_unless_the_file_has_another_by_name() -> None:
+    table = Table("a.csv", {"text": ["a", "b"], "Split": ["test", "Test "]}, [2, 3])
+    assert given_splits(table, AUTO, None) == ["test", "test"]
+    assert given_splits(replace(table, split="train"), AUTO, None) == ["train", "train"]
+    assert given_splits(replace(table, columns={"set": ["a", "a"]}), AUTO, None) == [AUTO, AUTO]
 
 
 def test_a_files_own_split_holds_unless_params_say_otherwise() -> None:

@@ -91,6 +91,7 @@ def test_data_meets_the_limits_that_follow_from_it(tmp_path: Path, name: str, op
         ("d01/spam.csv", {"text": ["v3"]}, "no column 'v3'; did you mean"),
         ("d01/spam.csv", {"task": "sentiment"}, "--task 'sentiment' is not known"),
         ("d01/none.csv", {}, "does not exist"),
+        ("d01/spam.csv", {"separator": ";;"}, "--sep is ';;'; give the one character"),
     ],
 )
 def test_ambiguous_data_is_refused_with_a_question(name: str, options: dict[str, Any], words: str) -> None:

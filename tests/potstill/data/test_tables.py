@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,40 @@ def test_parquet_and_its_row_numbers(tmp_path: Path) -> None:
     assert table.row_location(1).endswith("a.parquet, row 2")
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (b"caf\xe9", EncodingError, "row 2: the value in column 'x' is not UTF-8"),
+        (10**7, FormatError, r"row 2: the value in column 'x' cannot be read \(date value out of range\)"),
+    ],
+)
+def test_a_value_of_parquet_that_python_has_not_is_named(
+    tmp_path: Path, value: bytes | int, error: type[PotstillError], words: str
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    is_text = isinstance(value, bytes)
+    column = pa.array([b"x" if is_text else 0, value], pa.binary() if is_text else pa.int32())
+    pq.write_table(pa.table({"x": column.view(pa.string() if is_text else pa.date32())}), tmp_path / "a.parquet")
+    with pytest.raises(error, match=words):
+        read_file(tmp_path / "a.parquet")
+
+
+def test_a_zip_file_with_a_damaged_directory_is_one_sentence(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.csv.zip", "w") as archive:
+        archive.writestr("a.csv", "text,label\nx,1\n")
+    data = (tmp_path / "a.csv.zip").read_bytes()
+    write(tmp_path / "a.csv.zip", data.replace(b"PK\x01\x02", b"PK\x00\x02"))
+    with pytest.raises(FormatError, match="damaged or cut off zip file"):
+        list(read_tables(tmp_path, "*", "auto", None, 1000))
+
+
+def test_a_column_without_a_name_does_not_replace_another(tmp_path: Path) -> None:
+    table = read_file(write(tmp_path / "a.csv", ",column_1,text\n7,8,x\n"))
+    assert table.columns == {"column_1_": ["7"], "column_1": ["8"], "text": ["x"]}
+
+
 def test_saved_dataset_splits_names_and_shuffled_rows(tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -96,6 +131,12 @@ def test_saved_dataset_splits_names_and_shuffled_rows(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": 1}\n{"text"\n', FormatError, "line 2 is not JSON"),
         ("a.jsonl", b"[1]\n", FormatError, "row 1 is int, not an object"),
         ("a.parquet", b"PAR1 not really", FormatError, "not a readable Parquet file"),
+        (
+            "a.json",
+            b'{"data": [{"paragraphs": [{"context": "c", "qas": null}]}]}',
+            FormatError,
+            "looks like SQuAD",
+        ),
     ],
 )
 def test_a_bad_file_is_refused_with_the_line(
@@ -146,7 +187,10 @@ def test_all_files_below_are_read_in_order(tmp_path: Path) -> None:
     write(tmp_path / "deep" / "b.csv", "text\nb\n")
     write(tmp_path / "a.jsonl", '{"text": "a"}\n')
     write(tmp_path / "README.md", "# nothing\n")
-    assert [table.column("text") for table in read_tables(tmp_path, "*", "auto", None, 10)] == [["a"], ["b"]]
+    write(tmp_path / "dataset_info.json", "{}")
+    first, second = read_tables(tmp_path, "*", "auto", None, 10)
+    assert (first.column("text"), second.column("text")) == (["a"], ["b"])
+    assert (first.notes, second.notes) == (("not read, as their format is unknown: README.md",), ())
 
 
 def test_lines_are_one_text_each(tmp_path: Path) -> None:

@@ -113,6 +113,13 @@ def test_pairs_ordered_by_a_number(tmp_path: Path) -> None:
         ),
         ([{"y": "much"}], NUMBER, LabelError, "'much' in 'y' is no number"),
         ([{"y": None}], NUMBER, LabelError, "is no number"),
+        (
+            [{"y": 1e39}],
+            NUMBER | {"label": {"kind": "number", "column": "y"}},
+            LabelError,
+            "is no number, or one beyond",
+        ),
+        ([{"y": 10**400}], NUMBER, LabelError, "is no number"),
         ([{"y": 5}], NUMBER, LabelError, r"5 in 'y' is outside prepare.label.range \[-4.0, 4.0\]"),
         ([{"y": 1}, {"y": 1}], NUMBER, OneClassError, "carry the label 1.0"),
         ([{"y": 1}, {"y": 2}], NUMBER, SmallClassError, "no two different numbers"),

@@ -159,6 +159,7 @@ def test_the_error_of_numbers(tmp_path: Path) -> None:
         ("labels.csv", "request_id,position,label\na,x,b\n", "single_label", FormatError, "whole number"),
         ("labels.csv", "request_id,label\na,\n", "single_label", LabelError, "line 2 has no label"),
         ("labels.csv", "request_id,label\na,high\n", "regression", LabelError, "'high' is no label of regression"),
+        ("labels.csv", "request_id,label\na,nan\n", "regression", LabelError, "'nan' is no label of regression"),
         ("labels.csv", "request_id,label\na,x\n", "multi_label", LabelError, "no label of multi_label"),
         ("labels.jsonl", '{"request_id": "a", "label": [1]}', "question_answering", LabelError, "no label of"),
     ],

@@ -129,6 +129,18 @@ def test_a_question_that_fills_the_window_is_cut() -> None:
     assert answer_tokens(windows[0], 0, 3) != (NONE, NONE)
 
 
+@pytest.mark.parametrize("length", [8, 9])
+def test_the_shortest_windows_hold_a_question_between_four_special_tokens(length: int) -> None:
+    from tokenizers import processors
+
+    words = paired("wordpiece")  # as RoBERTa's tokenizer divides a pair
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    (windows,) = Windower(words, length, length // 4)(["who lives in New York ?"], [row()[1]])
+    assert {len(window.ids) for window in windows[:-1]} == {length}
+
+
 def test_an_empty_context_has_no_answer() -> None:
     (windows,) = Windower(paired("wordpiece"), MAX_LENGTH, STRIDE)(["who ?"], [""])
     zeros = [np.zeros(len(window.ids)) for window in windows]

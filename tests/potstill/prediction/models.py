@@ -55,8 +55,12 @@ def jsonl_bytes(rows: Sequence[object]) -> bytes:
 
 
 def parquet_bytes(**columns: Any) -> bytes:
+    return parquet_file(pa.table(columns))
+
+
+def parquet_file(table: pa.Table) -> bytes:
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), buffer)
+    pq.write_table(table, buffer)
     return bytes(buffer.getvalue())
 
 

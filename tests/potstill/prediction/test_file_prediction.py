@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ from potstill.evaluation.drift import judge_counts
 from potstill.inference.certainty import answer_confidence
 from potstill.inference.profile import Counts, observe
 from potstill.inference.runtime import Student
+from potstill.prediction import file_prediction
 from potstill.prediction.file_prediction import ChosenModel, Predicted, predict_files
 from potstill.prediction.output_parts import OutputParts
+from potstill.prediction.row_windows import RowWindow, read_windows
 from tests.conftest import generate_rows
 from tests.potstill.prediction.models import (
     TEXTS,
@@ -362,12 +365,18 @@ def mixed_types() -> None:
     Path("in.jsonl").write_bytes(jsonl_bytes([*rows, {"text": "a film", "id": "x"}]))
 
 
+def numbers_without_a_type() -> None:
+    rows: list[dict[str, Any]] = [{"text": text, "id": 2**60 + 1} for text in TEXTS[:96]]
+    Path("in.jsonl").write_bytes(jsonl_bytes([*rows, {"text": "a film", "id": 0.5}]))
+
+
 @pytest.mark.parametrize(
     ("write", "inputs", "out", "error", "sentence"),
     [
         (damaged, "in.csv.gz", "out.jsonl", FormatError, "in.csv.gz is damaged or ends in the middle"),
         (other_columns, "in.csv in2.csv", "out.csv", FormatError, "in2.csv has other columns than in.csv"),
         (mixed_types, "in.jsonl", "out.parquet", FormatError, "values of several types in one column"),
+        (numbers_without_a_type, "in.jsonl", "out.parquet", FormatError, "values of several types in one column"),
         (lambda: write_csv(), "in.csv", "out.csv", EmptyDataError, "in.csv has a header and no rows"),
         (lambda: Path("in.csv").touch(), "in.csv", "out.csv", EmptyDataError, "in.csv is empty"),
         (lambda: Path("out.csv").mkdir(), "in.csv", "out.csv", PotstillError, "in.csv: no file there"),
@@ -421,6 +430,24 @@ def test_keys_of_json_lines_that_come_later_are_columns_of_parquet(int8: ChosenM
         {"n": 0.5, "s": {"a": 1, "b": None}, "late": None},
         {"n": None, "s": {"a": None, "b": "x"}, "late": True},
     ]
+
+
+def test_a_file_that_changes_meanwhile_has_no_output(int8: ChosenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def growing(*arguments: Any) -> Iterator[RowWindow]:
+        yield from read_windows(*arguments)
+        Path("in.csv").write_text("text\nanother film\n")
+
+    write_csv(*TEXTS[:40])
+    monkeypatch.setattr(file_prediction, "read_windows", growing)
+    with pytest.raises(FetchError, match=r"in.csv has changed while it was read; run again"):
+        predict(int8)
+    assert left() == ["in.csv"]
+
+
+def test_a_column_that_is_chosen_twice_is_there_once(int8: ChosenModel) -> None:
+    Path("in.parquet").write_bytes(parquet_bytes(text=TEXTS[:64], id=range(64)))
+    predict(int8, "in.parquet", Path("out.parquet"), columns=("id", "id"))
+    assert pq.read_schema("out.parquet").names.count("id") == 1
 
 
 def test_a_store_that_fails_loses_nothing(int8: ChosenModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,8 @@ def test_a_folder_that_is_away_or_holds_the_answers_is_one_sentence(
         watch(model, "other")
     with pytest.raises(OutputError, match="in/out is in in, so that its answers would be answered; name another"):
         watch(model, output="in/out")
+    with pytest.raises(OutputError, match=r"in/out is in file://.*/in, so that its answers would be answered"):
+        watch(model, f"file://{Path.cwd()}/in", output="in/out")
     watched = watch(model)
     Path("in").rename("away")
     watched.scan()

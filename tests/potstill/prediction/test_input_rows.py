@@ -11,11 +11,13 @@ from potstill.errors import EncodingError, FormatError, MissingColumnError, Pots
 from potstill.prediction.input_files import InputFile, list_inputs
 from potstill.prediction.input_rows import check_columns, column_names, read_batches
 from potstill.prediction.row_batches import LINE, Batch, Selection
-from tests.potstill.prediction.models import csv_bytes, parquet_bytes
+from tests.potstill.prediction.models import csv_bytes, parquet_bytes, parquet_file
 
 SELECTION = Selection(("text",), None, 50)
 # pandas needs no such type, Parquet has it.
 NOT_UTF8 = pa.array([b"good", b"\xe9", b"fine"], pa.binary()).view(pa.string())
+# pandas writes no such file, pyarrow does.
+TWICE = parquet_file(pa.table([["a"], ["b"]], ["text", "text"]))
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +113,25 @@ def test_parquet_keeps_its_types_and_bad_rows_are_put_aside() -> None:
     assert reasons(batch) == [(2, None, "no text in column 'text'")]
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.int32()), NOT_UTF8),
+        pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), NOT_UTF8),
+        pa.StructArray.from_arrays([NOT_UTF8], ["x"]),
+    ],
+    ids=["categories", "lists", "objects"],
+)
+def test_a_row_of_parquet_whose_nested_text_is_not_utf8_is_put_aside(column: Any) -> None:
+    batch = read("a.parquet", parquet_bytes(text=["a", "b", "c"], more=column))
+    assert (batch.texts, reasons(batch)) == (["a", "c"], [(2, None, "not UTF-8")])
+
+
+def test_a_column_without_a_name_does_not_take_that_of_another() -> None:
+    batch = read("a.csv", b",column_1,text\n7,8,a\n", Selection(("text",), ("column_1",), 50))
+    assert batch.rows.to_pydict() == {"column_1": ["8"]}
+
+
 def test_rows_may_all_be_put_aside() -> None:
     batch = read("a.parquet", parquet_bytes(text=["", None]))
     assert (batch.texts, len(batch.rows), len(batch.rejected)) == ([], 0, 2)
@@ -144,7 +165,8 @@ def test_an_empty_file_has_no_columns() -> None:
         ("a.csv", b"texts,id\na,1\n", MissingColumnError, r"a.csv has no column 'text'; did you mean 'texts'\? It has"),
         ("a.jsonl", b'{"id": 1}\n', MissingColumnError, "a.jsonl has no column 'text'; it has 'id'"),
         ("a.csv", "text\né\n".encode("utf-16"), EncodingError, "a.csv is UTF-16, not UTF-8; convert it: iconv"),
-        ("a.csv", b"text,text\na,b\n", FormatError, "a.csv has the column 'text' twice in its header"),
+        ("a.csv", b"text,text\na,b\n", FormatError, "a.csv has the column 'text' twice; rename"),
+        ("a.parquet", TWICE, FormatError, "a.parquet has the column 'text' twice; rename"),
         ("a.parquet", parquet_bytes(text=[1]), FormatError, "a.parquet: column 'text' holds int64, not texts"),
         ("a.parquet", parquet_bytes(text=["a"] * 99)[:-50], FormatError, "a.parquet is damaged or ends in the middle"),
         (

@@ -17,6 +17,8 @@ from potstill.prediction.output_rows import OutputFormat, OutputRows, output_for
 from potstill.prediction.row_batches import LINE
 
 ANSWERS = pa.table({"model_label": ["yes", "no"], "model_truncated": [False, True]})
+# Python has no such date, Parquet has it.
+YEAR_29349 = pa.array([10**7, 0], pa.int32()).view(pa.date32())
 ADDED = tuple(ANSWERS.column_names)
 
 
@@ -61,6 +63,8 @@ def test_chosen_columns_are_passed_on_in_their_order() -> None:
         ["c", *ADDED],
     ]
     assert encode("csv", rows, ("c", "a"), chosen=True) == b"3,1,yes,false\n4,,no,true\n"
+    nested = lines({"a": {"id": 7}}, {"a": None})
+    assert objects(encode("jsonl", nested, ("a.id",), chosen=True))[0]["a.id"] == 7
 
 
 def test_types_of_parquet_that_json_has_not_are_written_as_text() -> None:
@@ -133,6 +137,8 @@ def test_parquet_keeps_types_and_gives_json_lines_some() -> None:
     [
         ("parquet", lines({"id": 1}, {"id": "x"}), None, "the values of 'id' are of several types"),
         ("parquet", lines({"id": 2**70}, {}), None, "the values of 'id' are of several types"),
+        ("parquet", lines({"id": 1, "meta": {}}, {}), None, "Cannot write struct type 'meta' .* write JSON lines"),
+        ("jsonl", pa.table({"day": YEAR_29349}), ("day",), "a value of 'day' cannot be written .* write Parquet"),
         ("jsonl", lines({"model_label": 1}, {}), None, "the input has a column 'model_label', .* predict.prefix"),
         ("csv", lines({"a": 1}, {"b": 1}), ("a",), "a line has the key 'b', which the first lines lack"),
     ],

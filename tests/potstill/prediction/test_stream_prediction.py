@@ -134,7 +134,7 @@ def test_answers_are_those_of_a_file_with_the_same_rows(
 
 def test_a_record_without_a_text_is_put_aside_and_says_why(server: RedisServer, model: ChosenModel) -> None:
     bad: list[tuple[dict[Any, Any], str]] = [
-        ({"body": "a"}, "no text in column 'text'"),
+        ({"body": "a", "reason": "mine"}, "no text in column 'text'"),
         ({"text": " "}, "no text in column 'text'"),
         ({"text": b"\xff"}, "not UTF-8"),
         ({"text": "a" * 501}, "a text of 501 characters; at most 500 (predict.max_characters)"),
@@ -146,6 +146,7 @@ def test_a_record_without_a_text_is_put_aside_and_says_why(server: RedisServer, 
     with answering(server, model) as answers:
         answers.wait(len(bad) + 1)
     rejected = server.client.xrange("answers:rejected")
+    assert rejected[0][1][b"reason_"] == b"mine"
     for id_, (fields, said), (_, kept) in zip(ids, bad, rejected, strict=True):
         assert kept[b"reason"].decode().startswith(said)
         assert (kept[b"record"], kept[b"stream"]) == (id_, f"{server.url}/reviews".encode())
@@ -178,6 +179,13 @@ def test_of_two_processes_with_the_same_record_one_answers(server: RedisServer) 
         assert written(server) == 4
         assert slow.lag() == (0, 0)
     assert server.client.xinfo_groups("reviews")[0]["consumers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("id_", "seconds"), [(b"1700000000000-1", 1.7e9), (b"7-0", 1.8e9), (b"1700000000000000-0", 1.8e9)]
+)
+def test_an_id_that_is_no_time_counts_as_now(id_: bytes, seconds: float) -> None:
+    assert Reply(id_, {}, rejected=False).written(1.8e9) == seconds
 
 
 def test_a_full_stream_waits_for_room(
@@ -248,8 +256,11 @@ def test_a_stream_that_is_deleted_meanwhile_ends_it(server: RedisServer, model: 
 @pytest.mark.parametrize(
     ("source", "target", "said"),
     [
-        ("reviews", "{db}/a", "^reviews names no stream; write it as redis://host:port/db/stream$"),
+        ("reviews", "{db}/a", "^reviews names no stream; write it as redis://host:port/db/stream "),
         ("redis://user:secret@host/reviews", "{db}/a", "^redis://host/reviews names no stream"),
+        ("redis://user:secret@host:high/0/reviews", "{db}/a", "^redis://host:high/0/reviews names no stream"),
+        ("{db}/reviews", "{db}/answers#1", "answers#1 names no stream; .*%23 for a #"),
+        ("redis://a..b/0/reviews", "redis://a..b/0/answers", "redis://a..b/0 does not answer"),
         ("{db}/reviews", "{db}/reviews", "cannot be read and answered to at once; name another stream with --to"),
         ("{db}/reviews", "redis://elsewhere/0/a", "are in different databases"),
         ("{db}/other", "{db}/a", "has no stream 'other'; check its name, or write a first record"),
@@ -273,6 +284,15 @@ def test_a_name_may_have_slashes_and_escapes() -> None:
     assert (address.server, address.key, str(address)) == (
         "rediss://user:pa%2Fss@host:6380/2", "a/b c", "rediss://host:6380/2/a/b c"
     )  # fmt: skip
+
+
+def test_a_host_of_the_metrics_that_is_none_is_one_sentence() -> None:
+    settings = Stream(metrics_host="a..b", metrics_port=free_port())
+    with (
+        pytest.raises(ToolError, match=r"cannot listen on a..b port \d+ \(.*\); set stream.metrics_host"),
+        metrics_server(StreamMetrics().registry, settings, "stream"),
+    ):
+        pass
 
 
 def test_metrics_count_records_and_what_waits(
@@ -322,11 +342,12 @@ def test_alerts_are_told_once_a_window_also_by_another_process(server: RedisServ
     """Windows are of the times at which the records were written, which are in their ids."""
     rules = Alerts(rules={"any": ShareRule(kind="share", label="negative", above=0.0)}, min_texts=20, window_minutes=60)
     told: list[Alert] = []
+    day = 1_600_041_600  # 14 September 2020, midnight UTC
 
     def answer(hour: int, count: int) -> None:
         before = written(server)
         for number, text in enumerate(TEXTS[:count]):
-            server.client.xadd("reviews", {"text": text}, id=f"{3_600_000 * hour + before + number}-0")
+            server.client.xadd("reviews", {"text": text}, id=f"{1000 * (day + 3600 * hour) + before + number}-0")
         alerting = Alerting(rules, model.card, model.profile, streams_of(server).counts(), told.append)
         with answering(server, model, alerting=alerting, batch=10) as answers:
             answers.wait(before + count)
@@ -336,9 +357,9 @@ def test_alerts_are_told_once_a_window_also_by_another_process(server: RedisServ
     assert told == []
     answer(10, 15)
     answer(10, 15)
-    assert [(alert.rule, alert.start, alert.texts) for alert in told] == [("any", 36_000, 25)]
+    assert [(alert.rule, alert.start, alert.texts) for alert in told] == [("any", day + 36_000, 25)]
     answer(11, 30)
-    assert [alert.start for alert in told] == [36_000, 39_600]
+    assert [alert.start for alert in told] == [day + 36_000, day + 39_600]
     answer(100, 5)
-    assert {key.partition(b" ")[0] for key in server.client.hgetall("answers:alerts")} == {b"360000"}
-    assert server.client.hget("answers:alerts", "360000 texts") == b"5"
+    assert {key.partition(b" ")[0] for key in server.client.hgetall("answers:alerts")} == {b"%d" % (day + 360_000)}
+    assert server.client.hget("answers:alerts", f"{day + 360_000} texts") == b"5"

@@ -16,6 +16,7 @@ from potstill.errors import ChecksumError, FormatError, OutputError, PotstillErr
 from potstill.prediction.explained_rows import ExplanationPlan
 from potstill.prediction.file_prediction import ChosenModel, Predicted, predict_files
 from potstill.prediction.output_parts import OutputParts
+from potstill.prediction.uploaded_parts import UploadedParts
 from tests.potstill.prediction.models import TEXTS, csv_bytes, tiny_model
 
 URL = "memory://bucket/answers/out.jsonl"
@@ -161,6 +162,11 @@ def test_bad_input_leaves_nothing_at_the_url(
         predict(model, out, inputs)
     assert names(store) == []
     assert kept() == []
+
+
+def test_a_store_that_fails_when_it_is_opened_is_one_sentence() -> None:
+    with pytest.raises(OutputError, match=r"gone.zip cannot be written \(No such file or directory\)"):
+        UploadedParts("zip://folder/out.csv::gone.zip")
 
 
 def test_too_many_rows_put_aside_are_listed_on_this_machine(model: ChosenModel, store: Any) -> None:
