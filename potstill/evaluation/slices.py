@@ -245,7 +245,8 @@ def _column_slices(column: pd.Series[Any], settings: Slices) -> list[Slice]:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """Write a value of a column; whole numbers are floats where one of them is missing."""
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _expression_slice(frame: pd.DataFrame, name: str, expression: str) -> Slice:

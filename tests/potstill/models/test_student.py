@@ -276,3 +276,8 @@ def test_a_student_at_random_has_the_class_and_the_sizes(kind: str, tmp_path: Pa
     assert student_at_random(parent, 2).config.to_dict()[family.hidden_key] == 32
     with pytest.raises(ModelError, match="7 attention heads, which do not divide its hidden size of 32"):
         student_at_random(parent, 2, heads=7)
+    if family.per_layer_keys:
+        with pytest.raises(ModelError, match=r"names 5 layers, but the 4 of .* have a setting each"):
+            student_at_random(parent, 5)
+    else:
+        assert getattr(student_at_random(parent, 5).config, family.layers_key) == 5
