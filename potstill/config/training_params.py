@@ -106,8 +106,8 @@ class Training(Strict):
     def _freeze_layers_without_lora(self) -> Self:
         if self.lora is not None and self.freeze_layers:
             raise ValueError(
-                f"freeze_layers is {self.freeze_layers}, but lora adapts every layer and freezes all other weights; set "
-                "freeze_layers to 0, or lora to null"
+                f"freeze_layers is {self.freeze_layers}, but lora adapts every layer and freezes all other weights; "
+                "set freeze_layers to 0, or lora to null"
             )
         return self
 
