@@ -119,8 +119,8 @@ def train(
     """Train a model and the objective's projections in place; the model ends with the weights of the best dev score.
 
     No weight is frozen afterwards. A run resumes from its checkpoint in `setting.checkpoints`, and ends with the same
-    weights as an uninterrupted run (to the bit on CPU). Under `torchrun` the processes share each step and end with the same weights; the first process
-    evaluates and writes.
+    weights as an uninterrupted run (to the bit on CPU). Under `torchrun` the processes share each step and end with the
+    same weights; the first process evaluates and writes.
 
     Args:
         model: the model to train.
