@@ -136,6 +136,15 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_run_resumes_on_a_gpu(tmp_path: Path, tiny_base: Path) -> None:
+    plan = replace(setting(tmp_path, epochs=1, **EVERY_STEP), device=torch.device("cuda"))
+    straight = train(model(tiny_base), TRAIN, Supervised(), score, plan)
+    resumed = train(model(tiny_base), TRAIN, Supervised(), score, plan)
+    assert resumed.resumed_at == straight.steps - 1
+    assert resumed.scores == pytest.approx(straight.scores, abs=0.05)
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_another_precision_is_not_resumed(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
