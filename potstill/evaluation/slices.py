@@ -246,7 +246,9 @@ def _column_slices(column: pd.Series[Any], settings: Slices) -> list[Slice]:
 
 def _shown(value: Any) -> str:
     """Write a value of a column; whole numbers are floats where one of them is missing."""
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return str(int(value)) if value.is_integer() else f"{value:g}"
 
 
 def _expression_slice(frame: pd.DataFrame, name: str, expression: str) -> Slice:
