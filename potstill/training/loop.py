@@ -369,10 +369,10 @@ class _Run:
             lambda: write_failure(folder, self.model, self.objective, batches, values, facts)
         )
         what = "norm of the gradients" if bad == _NORM else f"{bad} loss"
+        exact = "" if self.setting.precision == "fp32" else " or set project.precision to fp32"
         raise TrainingError(
             f"the {what} became {values[bad]} at step {self.step + 1} of {self.steps} in {self.setting.name}; "
-            f"lower {self.setting.name}.learning_rate or set project.precision to fp32 "
-            f"(rows, terms and weights of the step are in {record})"
+            f"lower {self.setting.name}.learning_rate{exact} (rows, terms and weights of the step are in {record})"
         )
 
     def _rate(self) -> float:
