@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,17 @@ def test_an_incomplete_folder_is_refused(tmp_path: Path, name: str, message: str
     (folder / name).unlink()
     with pytest.raises(ModelError, match=message):
         load_classifier(folder)
+
+
+def test_a_head_of_another_number_of_labels_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make("bert", num_labels=3).save_pretrained(tmp_path)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        assert load_classifier(tmp_path, ["a", "b"]).config.num_labels == 2
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("kind", KINDS)
