@@ -175,7 +175,7 @@ class Distill(Training):
         if self.student.kind != "static":
             return self
         needs_layers = [f"terms ({term.kind})" for term in self.terms if isinstance(term, LayerTerm)]
-        needs_layers += [key for key in ("prune", "lora") if getattr(self, key) is not None]
+        needs_layers += [key for key in ("prune", "lora", "freeze_layers") if getattr(self, key)]
         needs_layers += ["packing"] if self.packing is True else []
         if needs_layers:
             raise ValueError(f"{needs_layers[0]} needs a student with layers, but student.kind is static; remove it")

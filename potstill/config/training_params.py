@@ -103,6 +103,15 @@ class Training(Strict):
     """Add a pass with adversarial token embeddings to each step. null: none."""
 
     @model_validator(mode="after")
+    def _freeze_layers_without_lora(self) -> Self:
+        if self.lora is not None and self.freeze_layers:
+            raise ValueError(
+                f"freeze_layers is {self.freeze_layers}, but lora adapts every layer and freezes all other weights; "
+                "set freeze_layers to 0, or lora to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _compile_an_unchanged_forward_pass(self) -> Self:
         if self.compile is True and (self.packing is True or self.adversarial is not None):
             reason = "packing is true" if self.packing is True else "adversarial steps change the model's forward pass"

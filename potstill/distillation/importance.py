@@ -100,8 +100,10 @@ def _norms(model: PreTrainedModel, family: Family) -> list[nn.Module]:
     norms = [model.base_model.get_submodule(family.embeddings_norm)]
     names = (family.attention_norm, family.ffn_norm)
     norms += [layer.get_submodule(name) for layer in layers_of(model) for name in names]
-    # A first layer without a norm before its attention has another module there, and reads the embeddings' norm.
-    return [norm for norm in norms if isinstance(norm, nn.LayerNorm)]
+    # A first layer without a norm before its attention has another module there, and reads the embeddings' norm. Of
+    # ELECTRA's narrower embeddings the layers read a projection, which has no norm.
+    width = getattr(model.config, family.hidden_key)
+    return [norm for norm in norms if isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (width,)]
 
 
 @contextmanager

@@ -245,7 +245,10 @@ def _column_slices(column: pd.Series[Any], settings: Slices) -> list[Slice]:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """Write a value of a column; whole numbers are floats where one of them is missing."""
+    if not isinstance(value, float):
+        return str(value)
+    return str(int(value)) if value.is_integer() else f"{value:g}"
 
 
 def _expression_slice(frame: pd.DataFrame, name: str, expression: str) -> Slice:

@@ -246,7 +246,8 @@ def _association(logits: Floats, gold: Ints) -> Floats:
     positives = gold.sum(axis=0)
     ranks = rankdata(logits, axis=0)
     sums = ranks.T @ gold - positives * (rows + 1) / 2
-    variance = ranks.var(axis=0)[:, None] * (positives * (rows - positives) / max(rows - 1, 1))[None, :]
+    spread = np.square(ranks - (rows + 1) / 2).sum(axis=0) / max(rows, 1)
+    variance = spread[:, None] * (positives * (rows - positives) / max(rows - 1, 1))[None, :]
     association: Floats = np.divide(sums, np.sqrt(variance), out=np.zeros_like(sums), where=variance > 1e-9)
     return association
 

@@ -90,10 +90,10 @@ def _load(
 
     options: dict[str, Any] = {"dtype": torch.float32, "ignore_mismatched_sizes": True}
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, **(head or {})
-        )
         with quiet():
+            config = transformers.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **(head or {})
+            )
             model, info = getattr(transformers, auto).from_pretrained(
                 folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False,
                 output_loading_info=True, **options,

@@ -7,6 +7,9 @@ import numpy as np
 from potstill.scores.metrics import Doubles, Floats
 from potstill.scores.statistics import Moments
 
+# A spread below this share of the sum of squares that it is computed from is a rounding error: all values are equal.
+_ROUNDING = 1e-13
+
 
 def moments(values: Floats, answers: Floats) -> Moments:
     """Compute `r2`, `mse`, `mae`, `pearson` and `spearman` of answers [rows] to gold values [rows].
@@ -20,7 +23,7 @@ def moments(values: Floats, answers: Floats) -> Moments:
     parts = [(y - a) ** 2, np.abs(y - a), y, a, y * y, a * a, y * a, s, t, s * s, t * t, s * t]
 
     def r2(sums: Doubles, rows: int) -> Doubles:
-        total = sums[..., 4] - sums[..., 2] ** 2 / rows
+        total = _spread(sums[..., 2], sums[..., 4], rows)
         score: Doubles = np.where(total > 0, 1 - sums[..., 0] / np.where(total > 0, total, 1), 0.0)
         return score
 
@@ -46,9 +49,15 @@ def correlation(first: Floats, second: Floats) -> float:
 def _correlation(sums: Doubles, rows: int) -> Doubles:
     """Compute Pearson's correlation from the sums of x, y, x^2, y^2 and xy."""
     x, y, xx, yy, xy = (sums[..., index] for index in range(5))
-    spread = np.maximum(xx - x * x / rows, 0) * np.maximum(yy - y * y / rows, 0)
+    spread = _spread(x, xx, rows) * _spread(y, yy, rows)
     correlations: Doubles = np.where(spread > 0, (xy - x * y / rows) / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
     return correlations
+
+
+def _spread(sums: Doubles, squares: Doubles, rows: int) -> Doubles:
+    """Compute the sum of squares about the mean from the sum and the sum of squares; 0 if all values are equal."""
+    spread: Doubles = squares - sums * sums / rows
+    return np.where(spread > _ROUNDING * squares, spread, 0.0)
 
 
 def _ranks(values: Doubles) -> Doubles:

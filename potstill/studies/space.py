@@ -113,6 +113,7 @@ def static_changes(params: Params, width: int) -> dict[str, dict[str, Any]]:
     """
     plan = params.search.static.model_dump(exclude={"dimensions"})
     switched_off: dict[str, Any] = {"terms": [], "prune": None, "lora": None, "assistants": [], "mutual": None}
+    switched_off["freeze_layers"] = 0
     switched_off |= {"packing": "auto"} if params.distill.packing is True else {}
     targets: dict[str, dict[str, Any]] = {
         "general": {"layers": None},

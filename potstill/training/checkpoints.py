@@ -23,7 +23,7 @@ KEEP = 2
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
-    """Write the checkpoint of a step, and remove the oldest ones.
+    """Write the checkpoint of a step, and remove the oldest ones, and later ones of a run that was not resumed.
 
     Args:
         folder: folder of all checkpoints of the run.
@@ -37,8 +37,10 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
             save_file(_separate(values), partial / f"{group}.safetensors")
         write_json(partial / "state.json", state)
         write_manifest(partial)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old)
+    written = sorted(folder.glob("step-*"))
+    position = written.index(folder / f"step-{step:09d}") + 1
+    for other in [*written[: max(position - KEEP, 0)], *written[position:]]:
+        shutil.rmtree(other)
 
 
 def _separate(values: dict[str, Tensor]) -> dict[str, Tensor]:

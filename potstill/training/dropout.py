@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 # Part of the name of attributes with a dropout probability, such as ModernBERT's `attention_dropout`.
-_FLOATS = "dropout"
+_NUMBERS = "dropout"
 # Part of the name of modules that are an Identity if the config sets dropout to 0, such as ModernBERT's `out_drop`.
 _OMITTED = "drop"
 
@@ -24,7 +24,7 @@ def set_dropout(model: nn.Module, probability: float) -> None:
         if isinstance(module, nn.Dropout):
             module.p = probability
         for name, value in vars(module).items():
-            if _FLOATS in name and isinstance(value, float):
+            if _NUMBERS in name and isinstance(value, (int, float)):
                 setattr(module, name, probability)
         for name, child in module.named_children():
             if _OMITTED in name and isinstance(child, nn.Identity):

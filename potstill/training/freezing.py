@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING
 
 from potstill.config.training_params import Training
 from potstill.errors import ParamsError
+from potstill.models.cohort import each_model
 from potstill.pretrained.families import family_of, layers_of
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 
-def freeze(model: PreTrainedModel, plan: Training, name: str) -> None:
+def freeze(model: nn.Module, plan: Training, name: str) -> None:
     """Freeze token embeddings, or the lowest layers with all embeddings, in place, as a plan asks for it.
 
     Nothing below the lowest trained layer then needs a gradient, so the backward pass ends there.
 
     Args:
-        model: the model to train.
+        model: the model to train, or a cohort of models.
         plan: `freeze_embeddings` and `freeze_layers`.
         name: of the training, for the error message.
 
@@ -26,6 +28,11 @@ def freeze(model: PreTrainedModel, plan: Training, name: str) -> None:
         ParamsError: no layer would be left to train.
         ModelError: see `family_of`.
     """
+    for member in each_model(model):
+        _freeze(member, plan, name)
+
+
+def _freeze(model: PreTrainedModel, plan: Training, name: str) -> None:
     model.get_input_embeddings().requires_grad_(not plan.freeze_embeddings)
     if not plan.freeze_layers:
         return

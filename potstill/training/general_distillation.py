@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from potstill.config.distill_params import General
 from potstill.data.tokens.batches import TokenDataset
 from potstill.data.tokens.masking import Masking
@@ -53,7 +55,7 @@ class GeneralDistillation:
         """Return the student on the CPU, with the masked-language-modelling head if that was trained, else without."""
         student = self.student.cpu()
         trained: PreTrainedModel = student.base_model if params.masked_lm is None else student
-        return trained.requires_grad_(True)
+        return trained
 
 
 def prepare_general(
@@ -73,6 +75,7 @@ def prepare_general(
         ParamsError: no term has a weight above 0 at every step.
     """
     assert params.layers is not None
+    rows = rows.with_labels(np.full(len(rows), -1))
     student = student_from_layers(teacher, params.layers)
     terms = make_terms(params.terms, student, teacher, setting.seed)
     live = (teacher, setting.device, setting.precision)

@@ -94,7 +94,8 @@ class Setting:
         checkpoints: folder of the run's checkpoints.
         keep_start: whether to keep the initial weights if no evaluation is better than theirs.
         work: folder for failed steps and measurements; None writes failed steps to a temporary folder.
-        watch: called with every dev score; an exception from it ends the run.
+        watch: called with every dev score, in a resumed run first with those before the interruption; an exception
+            from it ends the run.
     """
 
     name: str
@@ -117,9 +118,9 @@ def train(
 ) -> Outcome:
     """Train a model and the objective's projections in place; the model ends with the weights of the best dev score.
 
-    A run resumes from its checkpoint in `setting.checkpoints`, and ends with the same weights as an uninterrupted run
-    (to the bit on CPU). Under `torchrun` the processes share each step and end with the same weights; the first process
-    evaluates and writes.
+    No weight is frozen afterwards. A run resumes from its checkpoint in `setting.checkpoints`, and ends with the same
+    weights as an uninterrupted run (to the bit on CPU). Under `torchrun` the processes share each step and end with the
+    same weights; the first process evaluates and writes.
 
     Args:
         model: the model to train.
@@ -147,7 +148,9 @@ def train(
     if plan.dropout is not None:
         set_dropout(model, plan.dropout)
     with training_attention(model, device, packing=packing), low_rank(model, plan.lora, setting.name):
-        return _Run(model, dataset, objective.to(device), score, setting, world, packing).run()
+        outcome = _Run(model, dataset, objective.to(device), score, setting, world, packing).run()
+    model.requires_grad_(True)
+    return outcome
 
 
 @dataclass
@@ -366,10 +369,10 @@ class _Run:
             lambda: write_failure(folder, self.model, self.objective, batches, values, facts)
         )
         what = "norm of the gradients" if bad == _NORM else f"{bad} loss"
+        exact = "" if self.setting.precision == "fp32" else " or set project.precision to fp32"
         raise TrainingError(
             f"the {what} became {values[bad]} at step {self.step + 1} of {self.steps} in {self.setting.name}; "
-            f"lower {self.setting.name}.learning_rate or set project.precision to fp32 "
-            f"(rows, terms and weights of the step are in {record})"
+            f"lower {self.setting.name}.learning_rate{exact} (rows, terms and weights of the step are in {record})"
         )
 
     def _rate(self) -> float:
@@ -404,8 +407,7 @@ class _Run:
             self.model.train()
             better = self.selection.add(score)
             self.outcome.history.append((self.step, "dev", self.selection.scores[-1]))
-            if self.setting.watch is not None:
-                self.setting.watch(self.selection.scores[-1])
+            self._report(self.selection.scores[-1])
             if better:
                 self.outcome.score = self.selection.scores[-1]
                 self.best = {name: tensor.detach().clone() for name, tensor in self._changing().items()}
@@ -449,13 +451,7 @@ class _Run:
     def _restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         self.model.load_state_dict(tensors["model"], strict=False)
         self.objective.load_state_dict(tensors[_OBJECTIVE])
-        for name, parameter in self.trained.items():
-            moments = {
-                key.split("/", 1)[0]: value for key, value in tensors["moments"].items() if key.split("/", 1)[1] == name
-            }
-            self.optimizer.state[parameter] = {
-                kind: value.clone() if kind == "step" else value.to(parameter.device) for kind, value in moments.items()
-            }
+        self._restore_moments(tensors["moments"])
         self.best = {name: value.to(self.setting.device) for name, value in tensors.get("best", {}).items()}
         if self.average is not None:
             self.average.restore(tensors["average"], updates=state["step"])
@@ -467,6 +463,26 @@ class _Run:
         score = -math.inf if self.selection.best is None else self.selection.best[0]
         self.outcome = Outcome(score, self.selection.scores, history, state["rows"], self.step, self.steps)
         checkpoints.set_random_state(tensors[f"random-{self.world.rank}"], self.setting.device)
+        for value in self.selection.scores:
+            self._report(value)
+
+    def _restore_moments(self, moments: dict[str, Tensor]) -> None:
+        """Restore the optimizer's state by its own rules for the device of each tensor.
+
+        A fused optimizer counts its steps on the device of the weight, any other on the CPU.
+        """
+        names = {id(parameter): name for name, parameter in self.trained.items()}
+        parameters = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        numbers = {names[id(parameter)]: number for number, parameter in enumerate(parameters)}
+        state = self.optimizer.state_dict()
+        for key, tensor in moments.items():
+            kind, name = key.split("/", 1)
+            state["state"].setdefault(numbers[name], {})[kind] = tensor
+        self.optimizer.load_state_dict(state)
+
+    def _report(self, score: float) -> None:
+        if self.setting.watch is not None:
+            self.setting.watch(score)
 
 
 def _clip(parameters: list[Tensor], norm: Tensor, limit: float) -> None:

@@ -47,7 +47,6 @@ def low_rank(model: nn.Module, lora: Lora | None, section: str) -> Iterator[None
     finally:
         for tuner in tuners:
             tuner.merge_and_unload()
-        model.requires_grad_(True)
 
 
 def target_layers(model: PreTrainedModel, targets: Sequence[str] | None, section: str) -> list[str]:

@@ -204,6 +204,16 @@ def test_every_file_of_params_fits_in_place_of_the_defaults(path: Path) -> None:
         ("distill", {"student": {"kind": "static"}, "prune": {"ffn": 4}}, "distill: prune needs a student with layers"),
         (
             "distill",
+            {"student": {"kind": "static"}, "freeze_layers": 1},
+            "distill: freeze_layers needs a student with layers",
+        ),
+        (
+            "teacher",
+            {"lora": {"rank": 4}, "freeze_layers": 1},
+            "teacher: freeze_layers is 1, but lora adapts every layer and freezes all other weights; set freeze_layers",
+        ),
+        (
+            "distill",
             {"assistants": [[0, 2, 4, 5]], "mutual": {"students": [[0, 2, 4], [1]]}},
             "distill: assistants and mutual exclude each other",
         ),

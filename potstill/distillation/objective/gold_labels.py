@@ -37,7 +37,8 @@ class OptimizerStep:
         gold: answers with a gold label.
         tokens: real tokens of the step, without padding.
         targets: labels of the step if a row can have several, such as masked tokens to predict.
-        answers: number of answers that losses on logits average over: rows, or labelled tokens.
+        answers: number of answers that losses on logits average over: rows, or labelled tokens; 1 if there are none,
+            as in windows that lie within one long word.
     """
 
     index: int
@@ -56,7 +57,7 @@ class OptimizerStep:
         tokens = sum(batch.tokens for batch in batches)
         targets = sum(int((batch.labels >= 0).sum()) for batch in batches if batch.labels.dtype.kind == "i")
         answers = sum(len(batch.labels) for batch in batches)
-        return cls(index, total, rows, gold, tokens, targets, answers)
+        return cls(index, total, rows, gold, tokens, targets, max(answers, 1))
 
 
 class Objective(nn.Module, ABC):

@@ -159,8 +159,9 @@ def accuracy_against(
             # Models of one architecture cost the same, so neighbours are drawn two typographic points apart.
             offset = ScaledTranslation((2 * index - len(shown) + 1) / 72, 0, figure.dpi_scale_trans)
             score, low, high = (100 * model[part] for part in with_bounds(scoring.key))
+            # A percentile interval may leave the score out, and one of a single row does so by rounding.
             axes.errorbar(
-                model[key], score, yerr=[[score - low], [high - score]],
+                model[key], score, yerr=[[max(score - low, 0)], [max(high - score, 0)]],
                 fmt="o", markersize=6, capsize=3, linewidth=1.4, color=colour_of(name), label=TITLES.get(name, name),
                 transform=axes.transData + offset,
             )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from potstill.errors import OneClassError
 from potstill.kinds.definitions.kind import Kind, Names, share_moments
 from potstill.kinds.definitions.single_label import SingleLabel, count_classes, names_of_classes
 from potstill.labels.names import normal_label
@@ -47,7 +48,18 @@ class MultiLabel(Kind):
     limits = ("min_macro_f1", "max_ece", "min_micro_f1", "min_subset_accuracy")
 
     def output_names(self, values: Sequence[Any], declared: Names | None) -> list[str | int]:
-        return names_of_classes({key for keys in values for key in keys}, declared)
+        """Return the labels in order.
+
+        Raises:
+            OneClassError: there is only one, whose model would be taken for one of a number.
+        """
+        names = names_of_classes({key for keys in values for key in keys}, declared)
+        if len(names) == 1:
+            raise OneClassError(
+                f"{names[0]!r} is the only label of the data, and a multi_label task has several; set prepare.task to "
+                "single_label, with a class for the rows without it too"
+            )
+        return names
 
     def classes(self, value: Any) -> tuple[str, ...]:
         return tuple(value)

@@ -173,7 +173,10 @@ def reply(context: str, windows: Sequence[Window], logits: Sequence[Floats], *, 
     if not spans or (no_answer and null_score >= spans[0].score):
         return Reply(None, 0, 0, float(shares[-1]), len(windows))
     start, end, _ = spans[0]
-    return Reply(context[start:end], start, end, float(shares[0]), len(windows))
+    # Some tokenizers count the space before a word to its token.
+    answer = context[start:end].strip() or context[start:end]
+    start = context.index(answer, start)
+    return Reply(answer, start, start + len(answer), float(shares[0]), len(windows))
 
 
 def _span_kl(teacher: Floats, student: Floats) -> float:

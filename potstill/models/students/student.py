@@ -125,9 +125,17 @@ def student_at_random(
         intermediate_size: units of a feed-forward layer; None takes the parent's.
 
     Raises:
-        ModelError: the class is not supported, or the heads do not divide the hidden size.
+        ModelError: the class is not supported, the heads do not divide the hidden size, or the parent lacks settings
+            for some layers.
     """
     family = family_of(parent.config)
+    available = getattr(parent.config, family.layers_key)
+    if family.per_layer_keys and layers > available:
+        raise ModelError(
+            f"distill.layers names {layers} layers, but the {available} of the {parent.config.model_type} in "
+            f"{parent.config.name_or_path or 'memory'} have a setting each ({family.per_layer_keys[0]}), and further "
+            "layers would have none; name fewer"
+        )
     config = _config_with_layers(parent.config, range(layers), family)
     sizes = dict.fromkeys((family.hidden_key, *family.hidden_copies), hidden_size)
     sizes |= {family.heads_key: heads, family.intermediate_key: intermediate_size}

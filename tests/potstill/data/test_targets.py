@@ -124,6 +124,7 @@ def test_pairs_ordered_by_a_number(tmp_path: Path) -> None:
         ([{"y": 1}, {"y": 1}], NUMBER, OneClassError, "carry the label 1.0"),
         ([{"y": 1}, {"y": 2}], NUMBER, SmallClassError, "no two different numbers"),
         ([{"y": ["a"]}, {"y": ["a"]}], several("a"), OneClassError, "carry the label 'a'"),
+        ([{"y": ["a"]}, {"y": []}], several("a"), OneClassError, "'a' is the only label of the data.* single_label"),
         ([{"y": ["a"]}, {"y": ["b"]}], several("a"), SmallClassError, r"2 classes: 'a' \(1 row, none in"),
     ],
 )

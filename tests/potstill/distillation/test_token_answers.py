@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from potstill.config.params_file import parse_distill
-from potstill.data.tokens.batches import SPAN, Batch, TokenDataset
-from potstill.distillation.objective.composition import Blend, Distillation
+from potstill.config.term_params import CeTerm, DistTerm, KlTerm, MseTerm
+from potstill.data.tokens.batches import SPAN, Batch, TokenDataset, ragged
+from potstill.distillation.objective.composition import Blend, Distillation, make_terms
 from potstill.distillation.objective.gold_labels import OptimizerStep, Supervised
 from potstill.distillation.objective.mutual import CohortOutputs, MutualLearning
 from potstill.distillation.teachers.ensembles import average
 from potstill.distillation.teachers.outputs import LOGITS, Needs, Outputs
 from potstill.kinds.definitions.question_answering import best_tokens, token_span_f1
 from potstill.kinds.definitions.token_classification import entity_f1
+from tests.potstill.models.tiny import make
 
 LENGTHS = np.array([5, 3, 7])
 CLASSES = 3
@@ -100,6 +102,19 @@ def test_only_labelled_tokens_are_rows() -> None:
         assert gradient.isfinite().all()
         assert (gradient[torch.from_numpy(labels == X)] == 0).all()
         assert (gradient[torch.from_numpy(labels != X)].abs().sum(dim=1) > 0).all()
+
+
+def test_a_step_without_labelled_tokens_teaches_nothing() -> None:
+    """Windows that lie within one long word, such as a file in base64, have none."""
+    unlabelled = tags().with_labels(ragged([np.full(length, X) for length in LENGTHS.tolist()]))
+    ours = student(CLASSES)
+    model = make("bert", "ForTokenClassification")
+    configs = [KlTerm(kind="kl"), CeTerm(kind="ce"), MseTerm(kind="mse"), DistTerm(kind="dist")]
+    blend = Blend(2.0, 0.9, "token_classification")
+    objective = Distillation(Teacher(CLASSES), blend, make_terms(configs, model, model, 1))
+    found = terms(objective, unlabelled, ours, [[0, 1, 2]])
+    assert set(found.values()) == {0.0}
+    assert all(float(row.grad.abs().sum()) == 0 for row in ours if row.grad is not None)
 
 
 class Several(Teacher):

@@ -63,6 +63,11 @@ def test_a_users_matplotlib_settings_change_nothing() -> None:
         assert mpl.rcParams["font.size"] == 20
 
 
+def test_an_interval_may_leave_its_number_out() -> None:
+    out = {"teacher": SCORES["teacher"] | {"accuracy_high": 0.8599999}, "int8": SCORES["int8"] | {"accuracy_low": 0.86}}
+    assert "Teacher" in plots.accuracy_against(out, "megabytes", "MB")
+
+
 def test_the_axis_shows_the_accuracies_and_leaves_out_a_model_without_the_cost() -> None:
     svg = plots.accuracy_against(SCORES, "p50_ms", "ms")
     assert "Teacher" in svg

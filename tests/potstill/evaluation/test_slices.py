@@ -195,6 +195,10 @@ def test_values_of_a_column() -> None:
     assert found == {"source = a": 5, "source = b": 4, "source: other values": 2}
     numbers = _named(_table(stars=[1.0, 1.0, 2.5, 2.5]), label=False, columns=["stars"], min_rows=2)
     assert numbers == {"stars = 1": 2, "stars = 2.5": 2}
+    shops = [1234567.0, 1234567.0, 1234568.0, 1234568.0, None]  # whole numbers, one of them missing
+    assert set(_named(_table(shop=shops), label=False, columns=["shop"], min_rows=2)) == {
+        "shop = 1234567", "shop = 1234568", "shop: other values",
+    }  # fmt: skip
     with pytest.raises(ParamsError, match="'source', of which 2 values have at least 4 test rows"):
         _named(table, columns=["source"], min_rows=4, max_values=1)
 

@@ -89,6 +89,12 @@ def test_of_too_few_rows_nothing_is_said() -> None:
         assert (verdict.above_chance, verdict.order) == (None, None)
 
 
+def test_of_a_single_row_of_several_labels_nothing_is_said() -> None:
+    verdict = judge("multi_label", np.ones((1, 3), dtype=np.float32), np.array([[1, 0, 1]]))
+    assert verdict is not None
+    assert (verdict.above_chance, verdict.order) == (None, None)
+
+
 def test_tokens_are_judged_where_they_are_asked() -> None:
     gold = [np.array([IGNORED, 0, 1, 2, 0, 0, IGNORED]) for _ in range(12)]
     asked = np.concatenate([row[row != IGNORED] for row in gold])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from potstill.kinds.definitions.question_answering import reply
 from potstill.labels.offsets import UNSEEN, unit_tokens
 from potstill.labels.tags import units_of
 from potstill.labels.windows import (
@@ -68,7 +69,7 @@ def test_an_answer_is_converted_to_tokens_and_back(kind: str) -> None:
     """Wherever it is: a model sure of the labelled tokens answers with the marked characters."""
     question, context = row()
     (windows,) = Windower(paired(kind), MAX_LENGTH, STRIDE)([question], [context])
-    places = [(context.index(word), context.index(word) + len(word)) for word in ("Zoë", "北京", "1998")]
+    places = [(context.index(word), context.index(word) + len(word)) for word in ("Zoë", "北京", "1998", "today")]
     places.append((len(context) - 1, len(context)))
     for start, end in places:
         labels = [answer_tokens(window, start, end) for window in windows]
@@ -79,6 +80,10 @@ def test_an_answer_is_converted_to_tokens_and_back(kind: str) -> None:
                 logits[side][number][label[side]] = 9.0
         (best, *_), _ = best_spans(windows, *logits)
         assert context[best.start : best.end].strip() == context[start:end]
+        answered = reply(
+            context, windows, [np.stack(side, axis=1) for side in zip(*logits, strict=True)], no_answer=True
+        )
+        assert (answered.answer, answered.start, answered.end) == (context[start:end], start, end)
 
 
 def test_a_window_without_the_whole_answer_says_none() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,19 @@ def test_an_incomplete_folder_is_refused(tmp_path: Path, name: str, message: str
         load_classifier(folder)
 
 
+def test_a_head_of_another_number_of_labels_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make("bert", num_labels=3).save_pretrained(tmp_path)
+    logger, before = logging.getLogger("transformers"), transformers.logging.get_verbosity()
+    logger.addHandler(caplog.handler)
+    transformers.logging.set_verbosity_warning()  # as where nothing has set it, in Python
+    try:
+        assert load_classifier(tmp_path, ["a", "b"]).config.num_labels == 2
+    finally:
+        logger.removeHandler(caplog.handler)
+        transformers.logging.set_verbosity(before)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_student_at_random_has_the_class_and_the_sizes(kind: str, tmp_path: Path) -> None:
     parent = make(kind)
@@ -276,3 +290,8 @@ def test_a_student_at_random_has_the_class_and_the_sizes(kind: str, tmp_path: Pa
     assert student_at_random(parent, 2).config.to_dict()[family.hidden_key] == 32
     with pytest.raises(ModelError, match="7 attention heads, which do not divide its hidden size of 32"):
         student_at_random(parent, 2, heads=7)
+    if family.per_layer_keys:
+        with pytest.raises(ModelError, match=r"names 5 layers, but the 4 of .* have a setting each"):
+            student_at_random(parent, 5)
+    else:
+        assert getattr(student_at_random(parent, 5).config, family.layers_key) == 5

@@ -28,9 +28,10 @@ def test_dropout_can_be_switched_off_in_every_class(kind: str) -> None:
     assert torch.allclose(logits(model), wanted, atol=1e-5)
 
 
-def test_modernbert_without_dropout_gets_it_everywhere() -> None:
+@pytest.mark.parametrize("zero", [0.0, 0])
+def test_modernbert_without_dropout_gets_it_everywhere(zero: float) -> None:
     """Its attention has dropout as a number, and its output has no module if the config says 0."""
-    model = make("modernbert").train()
+    model = make("modernbert", attention_dropout=zero).train()
     set_dropout(model, 0.25)
     attention = model.model.layers[0].attn
     assert attention.attention_dropout == 0.25

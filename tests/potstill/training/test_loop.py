@@ -126,11 +126,23 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
         train(model(tiny_base), TRAIN, CutShort(), score, setting(tmp_path / "cut", **plan, **EVERY_STEP))
     resumed = model(tiny_base)
     torch.manual_seed(999)  # whatever the process did before
-    found = train(resumed, TRAIN, Supervised(), score, setting(tmp_path / "cut", **plan))
+    seen: list[float] = []
+    watched = replace(setting(tmp_path / "cut", **plan), watch=seen.append)
+    found = train(resumed, TRAIN, Supervised(), score, watched)
     assert found.resumed_at == cut - 1
     assert (found.scores, found.rows, found.history) == (wanted.scores, wanted.rows, wanted.history)
+    assert seen == wanted.scores  # also those before the interruption
     other = weights(straight)
     assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_run_resumes_on_a_gpu(tmp_path: Path, tiny_base: Path) -> None:
+    plan = replace(setting(tmp_path, epochs=1, **EVERY_STEP), device=torch.device("cuda"))
+    straight = train(model(tiny_base), TRAIN, Supervised(), score, plan)
+    resumed = train(model(tiny_base), TRAIN, Supervised(), score, plan)
+    assert resumed.resumed_at == straight.steps - 1
+    assert resumed.scores == pytest.approx(straight.scores, abs=0.05)
 
 
 @pytest.mark.slow
@@ -138,12 +150,17 @@ def test_a_checkpoint_of_another_precision_is_not_resumed(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = setting(tmp_path, epochs=1, **EVERY_STEP)
-    train(model(tiny_base), TRAIN, Supervised(), score, replace(plan, precision="bf16"))
+    longer = replace(setting(tmp_path, epochs=2, **EVERY_STEP), precision="bf16")
+    train(model(tiny_base), TRAIN, Supervised(), score, longer)
     straight, found = model(tiny_base), model(tiny_base)
     train(straight, TRAIN, Supervised(), score, setting(tmp_path / "straight", epochs=1))
     outcome = train(found, TRAIN, Supervised(), score, plan)
     assert outcome.resumed_at == 0
     assert "is of another run (precision bf16, now fp32)" in capsys.readouterr().out
+    # Those of the longer run before are gone: the one that was written now is the newest.
+    checkpoint = newest(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint[1]["precision"] == "fp32"
     wanted = weights(straight)
     assert all(torch.equal(value, wanted[name]) for name, value in weights(found).items())
 

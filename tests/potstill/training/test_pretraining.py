@@ -9,7 +9,7 @@ import torch
 
 from potstill.config.distill_params import General
 from potstill.config.teacher_params import Pretrain
-from potstill.data.tokens.batches import Batch, TokenDataset
+from potstill.data.tokens.batches import Batch, TokenDataset, ragged
 from potstill.distillation.objective.gold_labels import OptimizerStep, Terms
 from potstill.distillation.objective.masked_tokens import MaskedLanguage
 from potstill.distillation.teachers.outputs import Outputs
@@ -135,6 +135,7 @@ def test_general_distillation_makes_a_student_more_similar_to_its_teacher(
     tmp_path: Path, base: Path, masked_lm: dict[str, float] | None
 ) -> None:
     rows = prepared(tmp_path / "rows")[0].rows
+    rows = rows.with_labels(ragged([np.zeros(length, dtype=np.int64) for length in rows.lengths]))  # as entities have
     terms = [{"kind": "relations", "heads": 4}, {"kind": "hidden"}]
     plan = {"layers": [0, 2], "epochs": 3, "learning_rate": 2e-3, "batch_tokens": 256, "masked_lm": masked_lm}
     params = General.model_validate(plan | {"terms": terms})
