@@ -24,7 +24,7 @@ def set_dropout(model: nn.Module, probability: float) -> None:
         if isinstance(module, nn.Dropout):
             module.p = probability
         for name, value in vars(module).items():
-            if _NUMBERS in name and isinstance(value, (int, float)):
+            if _NUMBERS in name and type(value) in (int, float):  # a bool is a switch
                 setattr(module, name, probability)
         for name, child in module.named_children():
             if _OMITTED in name and isinstance(child, nn.Identity):
