@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from potstill.artifacts import MANIFEST, read_json, write_json
+from potstill.data.cleaning import cleaning_normalizer
 from potstill.data.corpus import prepared_texts
 from potstill.data.tokens.batches import fill_labels
 from potstill.data.tokens.marking import (
@@ -103,10 +104,11 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
 
 
 def write_served_tokenizer(folder: Path, max_length: int, target: Path) -> None:
-    """Write the tokenizer.json for serving: it truncates as in training, and does not pad.
+    """Write the tokenizer.json for serving: it cleans texts as `prepare` does, truncates as in training, does not pad.
 
     A base model's file may pad, such as every text to 128 tokens. That would change the answers when the file is used
-    without Potstill, since dynamic INT8 scales depend on padding too.
+    without Potstill, since dynamic INT8 scales depend on padding too. A raw text can have tokens that the model never
+    learnt from, such as one for the line break at its end.
 
     Args:
         folder: holds the tokenizer of the model.
@@ -116,7 +118,9 @@ def write_served_tokenizer(folder: Path, max_length: int, target: Path) -> None:
     Raises:
         ModelError: tokenizer.json cannot be read.
     """
-    load_tokenizer(folder, max_length).save(str(target))
+    tokenizer = load_tokenizer(folder, max_length)
+    tokenizer.normalizer = cleaning_normalizer(tokenizer.normalizer)
+    tokenizer.save(str(target))
 
 
 def name_token_types(folder: Path) -> None:
