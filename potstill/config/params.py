@@ -237,6 +237,16 @@ class Params(Strict):
         return self
 
     @model_validator(mode="after")
+    def _static_students_have_no_layers(self) -> Self:
+        if self.distill.student.kind != "static":
+            return self
+        for name, plan in (("finetune", self.finetune), ("control", self.control)):
+            key = next((key for key in ("lora", "freeze_layers") if getattr(plan, key)), None)
+            if key is not None:
+                raise ValueError(f"{name}.{key} needs layers, but distill.student.kind is static; remove it")
+        return self
+
+    @model_validator(mode="after")
     def _teachers_are_described(self) -> Self:
         if self.ingest.teachers.keys() != self.teacher.members.keys():
             raise ValueError(

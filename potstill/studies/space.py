@@ -112,13 +112,14 @@ def static_changes(params: Params, width: int) -> dict[str, dict[str, Any]]:
     The controls get the same training plan: one for layers would teach a table of vectors nothing.
     """
     plan = params.search.static.model_dump(exclude={"dimensions"})
-    switched_off: dict[str, Any] = {"terms": [], "prune": None, "lora": None, "assistants": [], "mutual": None}
-    switched_off["freeze_layers"] = 0
+    layerless: dict[str, Any] = {"lora": None, "freeze_layers": 0}
+    switched_off: dict[str, Any] = {"terms": [], "prune": None, "assistants": [], "mutual": None} | layerless
     switched_off |= {"packing": "auto"} if params.distill.packing is True else {}
     targets: dict[str, dict[str, Any]] = {
         "general": {"layers": None},
         "distill": {"student": {"kind": "static", "dimensions": width}} | switched_off | plan,
-        "control": plan,
+        "finetune": layerless,
+        "control": layerless | plan,
     }
     changed: dict[str, dict[str, Any]] = {}
     for name, values in targets.items():

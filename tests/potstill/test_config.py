@@ -261,6 +261,14 @@ def test_a_combination_that_cannot_be_is_refused(section: str, values: dict[str,
             "distill.mixup runs one teacher on blends of rows, but there are several teachers",
         ),
         (
+            {"distill": {"student": {"kind": "static"}}, "finetune": {"freeze_layers": 1}},
+            "finetune.freeze_layers needs layers, but distill.student.kind is static; remove it",
+        ),
+        (
+            {"distill": {"student": {"kind": "static"}}, "control": {"lora": {"rank": 4}}},
+            "control.lora needs layers, but distill.student.kind is static; remove it",
+        ),
+        (
             {"distill": {"student": {"kind": "static"}}, "tokenize": {"vocabulary": {"rank": 8}}},
             "tokenize.vocabulary.rank is for students with layers, but distill.student.kind is static",
         ),
