@@ -15,7 +15,6 @@ from pathlib import Path
 
 from potstill.artifacts import is_whole, read_json, sha256_value, verify, write_json
 from potstill.config.params import Params
-from potstill.config.params_file import parse_distill
 from potstill.config.search_params import Search
 from potstill.data.tokens.token_folder import TokenFolder
 from potstill.distillation.objective.terms import misfit
@@ -229,7 +228,8 @@ class _Search:
         for width in self.space.static.dimensions:
             changed, name = static_changes(self.params, width), f"static, {width} dimensions"
             sections = {key: self.params.section(key).model_dump(mode="json") | changed[key] for key in changed}
-            params = self.params.model_copy(update={"distill": parse_distill(sections["distill"])})
+            plans = {key: type(self.params.section(key)).model_validate(values) for key, values in sections.items()}
+            params = self.params.model_copy(update=plans)
             student_dir = STUDIES / self.name / f"static-{width}-{sha256_value(sections)[:12]}"
             self._build(params, student_dir, name)
             students[name] = BuiltStudent("static", student_dir, set_arguments(changed), sections)

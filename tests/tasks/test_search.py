@@ -41,7 +41,8 @@ def taught(slow: None, tmp_path_factory: pytest.TempPathFactory, tiny_rows: Path
     """A workspace up to its signals."""
     folder = make_workspace(
         tmp_path_factory.mktemp("search") / "w", tiny_rows, tiny_base,
-        teacher=QUICK, distill=QUICK | {"layers": [0, 2]}, finetune=QUICK, search=SPACE, gate=EASY,
+        teacher=QUICK, distill=QUICK | {"layers": [0, 2]}, finetune=QUICK | {"lora": {"rank": 2}}, search=SPACE,
+        gate=EASY,
         evaluate={"latency_texts": 10, "throughput_texts": 40, "rounds": 1}, project={"precision": "fp32"},
         export={"int8_min_agreement": 0.5, "int8_max_accuracy_drop": 0.5},
     )  # fmt: skip
