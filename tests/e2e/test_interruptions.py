@@ -68,8 +68,6 @@ def test_kill_9_interrupt_and_a_second_run_at_once(finished: Finished, tmp_path:
 
     killed = begin(folder, home)
     wait_for_line(killed, "distill: cpu")
-    busy = command("potstill", "run", cwd=folder, home=home, expect=4)
-    assert "a run is already going on" in busy
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate(timeout=60)
     assert nothing_left(folder), processes_in(folder)
@@ -83,7 +81,12 @@ def test_kill_9_interrupt_and_a_second_run_at_once(finished: Finished, tmp_path:
     assert nothing_left(folder), processes_in(folder)
     assert not (folder / "data" / "distilled").exists()
 
-    printed = command("potstill", "run", cwd=folder, home=home)
+    last = begin(folder, home)
+    wait_for_line(last, "ingest: current")
+    busy = command("potstill", "run", cwd=folder, home=home, expect=4)
+    assert "a run is already going on" in busy
+    printed = last.communicate(timeout=600)[0]
+    assert last.returncode == 0, printed
     assert "distill: dev accuracy" in printed
     # What depends on it is current, since its out is that of the undisturbed run to the byte.
     assert "finetune: current" in printed

@@ -136,9 +136,9 @@ def test_interrupted_and_resumed_equals_straight_through_to_the_bit(
     assert all(torch.equal(value, other[name]) for name, value in weights(resumed).items())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_a_run_resumes_on_a_gpu(tmp_path: Path, tiny_base: Path) -> None:
-    plan = replace(setting(tmp_path, epochs=1, **EVERY_STEP), device=torch.device("cuda"))
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def test_a_run_resumes_on_every_device(tmp_path: Path, tiny_base: Path, device: str) -> None:
+    plan = replace(setting(tmp_path, epochs=1, **EVERY_STEP), device=torch.device(device))
     straight = train(model(tiny_base), TRAIN, Supervised(), score, plan)
     resumed = train(model(tiny_base), TRAIN, Supervised(), score, plan)
     assert resumed.resumed_at == straight.steps - 1
