@@ -12,11 +12,13 @@ from typing import Any
 
 import pandas
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from potstill.config.serving_params import Serve
 from potstill.inference.runtime import Floats, Student, read_card
 from potstill.registry.pyfunc import Classifier
+from potstill.serving import schemas
 from potstill.serving.app import create_app, start
 from potstill.serving.keys import Keys
 from potstill.serving.middleware import App, add_middleware
@@ -237,3 +239,21 @@ def test_info_shows_the_limits(folder: Path) -> None:
         "max_queue_seconds": 0.5,
         "max_tokens": 48,
     }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        schemas.ClassifyTexts,
+        schemas.ClassifyPairs,
+        schemas.TagTexts,
+        schemas.AnswerQuestions,
+        schemas.PredictTexts,
+        schemas.PredictPairs,
+    ],
+)
+def test_a_body_of_numbers_has_an_error_for_each_form_and_not_for_each_number(body: type[schemas.Body]) -> None:
+    field = next(name for name in ("texts", "questions", "inputs") if name in body.model_fields)
+    with pytest.raises(ValidationError) as caught:
+        body.model_validate_json(json.dumps({field: [1] * 1000}))
+    assert caught.value.error_count() < 5
