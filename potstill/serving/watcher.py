@@ -134,6 +134,7 @@ class Watcher:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._number = 0
+        self._has_profile = False
         self._window: Window | None = None
 
     def observe(self, request: AnsweredRequest) -> None:
@@ -163,11 +164,15 @@ class Watcher:
     # --- in the thread ---
 
     def _run(self) -> None:
-        if (store := self._store) is not None:
-            content = canonical_json(self._profile.model_dump(mode="json"))
-            self._guarded(lambda: store.write(PROFILE, content))
+        self._guarded(self._write_profile)
         while not self._stop.wait(PAUSE):
             self._guarded(self._count)
+
+    def _write_profile(self) -> None:
+        """Write the profile, without which no window can be read, unless that has succeeded before."""
+        if self._store is not None and not self._has_profile:
+            self._store.write(PROFILE, canonical_json(self._profile.model_dump(mode="json")))
+            self._has_profile = True
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do work whose failure is logged and counted; a window that cannot be written is lost."""
@@ -244,6 +249,7 @@ class Watcher:
             "ks": {name: distance for name, (_, distance) in shifts.items() if distance is not None},
             **window.counts.to_json(),
         }
+        self._write_profile()
         self._store.write(stem + ANSWERS, "".join(f"{line}\n" for line in window.answers))
         if window.texts:
             self._store.write(stem + TEXTS, "".join(f"{line}\n" for line in window.texts))
@@ -252,13 +258,17 @@ class Watcher:
         self._remove_old(self._store)
 
     def _remove_old(self, store: Store) -> None:
-        """Remove the files of the oldest windows beyond `watch.keep_windows`."""
-        names = store.names()
-        stems = sorted(name.removesuffix(COUNTS) for name in names if name.endswith(COUNTS))
-        old = set(stems[: max(len(stems) - self._settings.keep_windows, 0)])
+        """Remove the oldest windows beyond `watch.keep_windows`, and what is as old of incomplete ones."""
+        names = [name for name in store.names() if name.endswith((COUNTS, ANSWERS, TEXTS))]
+        old = [_stem(name) for name in names if name.endswith(COUNTS)][: -self._settings.keep_windows]
         for name in names:
-            if any(name.endswith(suffix) and name.removesuffix(suffix) in old for suffix in (COUNTS, ANSWERS, TEXTS)):
+            if old and _stem(name) <= old[-1]:
                 store.remove(name)
+
+
+def _stem(name: str) -> str:
+    """Return the name of a window's file without its two suffixes."""
+    return name.rsplit(".", 2)[0]
 
 
 def start_watcher(release: Release, registry: CollectorRegistry) -> Watcher | None:
