@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from flows.commands.follow_champion import RegistryProcess, Roles, RolesWatch, Supervisor, Worker
+from flows.commands.follow_champion import KEY_NAME, RegistryProcess, Roles, RolesWatch, Supervisor, Worker, _variables
 from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.compute.processes import free_port
 from potstill.config.params import Params
@@ -30,7 +30,7 @@ from potstill.paths import ARTIFACTS
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
 from potstill.registry.versions import Version
-from potstill.serving.keys import key_entry
+from potstill.serving.keys import Keys, key_entry
 from potstill.serving.launch import bento_path
 from potstill.serving.release import verify_seal
 from tasks.package import package
@@ -242,6 +242,12 @@ def test_a_service_with_keys_is_tried_with_one_of_its_own(place: Place, monkeypa
         assert server.stop() == 0
     finally:
         server.end()
+
+
+def test_the_users_keys_may_end_in_a_comment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("POTSTILL_API_KEYS", f"{key_entry('me', 'mine')}  # until May")
+    keys = Keys.read(_variables(tmp_path, "its", None))
+    assert (keys.owner("Bearer mine"), keys.owner("Bearer its")) == ("me", KEY_NAME)
 
 
 def challenge(place: Place, temperature: float) -> Version:
