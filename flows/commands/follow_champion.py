@@ -71,7 +71,8 @@ def follow(workspace: Path, host: str | None, port: int | None, every_seconds: f
             supervisor = Supervisor(workspace, params, listener, stop_request, registry)
             try:
                 supervisor.switch(roles)
-                url = f"http://{address[0]}:{listener.getsockname()[1]}"
+                name = f"[{address[0]}]" if ":" in address[0] else address[0]
+                url = f"http://{name}:{listener.getsockname()[1]}"
                 say(f"serve: {roles.tag} answers at {url}; new champions are followed")
                 supervisor.supervise(RolesWatch(roles, every_seconds, registry))
                 say("serve: stopping; requests that have begun are answered")
