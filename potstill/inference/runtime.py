@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Generic, Literal, Protocol, Self, TypeVar
 
@@ -48,6 +49,8 @@ SLOW_FUSIONS = ["SkipLayerNormFusion"]
 EMBEDDING = "sentence_embedding"
 # Texts tokenized at a time. It bounds the memory for a long list, and is enough to sort by length.
 WINDOW = 4096
+# Texts of one call of the tokenizer, whose encodings hold what is cut off too.
+ENCODED = 64
 
 
 def _card_name(name: str) -> str:
@@ -294,7 +297,8 @@ class Student:
             raise TypeError(f"the model is for {self.card.kind}, not for labels")
         if any(isinstance(text, str) is self.card.pair for text in texts):
             raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
-        encodings = self.tokenizer.encode_batch_fast(list(texts))
+        parts = (list(texts[start : start + ENCODED]) for start in range(0, len(texts), ENCODED))
+        encodings = chain.from_iterable(map(self.tokenizer.encode_batch_fast, parts))
         rows = [Row(encoding.ids, encoding.type_ids, bool(encoding.overflowing)) for encoding in encodings]
         return Work(rows, lambda outputs: self._predictions(rows, outputs))
 
