@@ -152,6 +152,18 @@ def test_the_texts_of_a_caller_that_left_are_not_computed(folder: Path) -> None:
     assert service.count('potstill_refused_total{reason="left"} 1.0')
 
 
+@pytest.mark.parametrize("words", [100, 2000])  # tokenized in the event loop, and in a thread
+def test_a_text_that_may_not_be_cut_is_refused_before_the_model_reads_it(folder: Path, words: int) -> None:
+    service = Service(folder)
+    answer = TestClient(service.app).post("/predict", json={"inputs": ["a", "film " * words]})
+    assert (answer.status_code, answer.json()["error"]) == (
+        413,
+        "inputs[1] is longer than 48 tokens; send truncate: true to cut it",
+    )
+    assert service.computed == 0
+    assert service.count("potstill_queue_texts 0.0")
+
+
 def test_a_body_has_a_time_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.serving.app.BODY_SECONDS", 0.05)
     service = Service(folder)
