@@ -257,7 +257,10 @@ class RolesWatch:
         roles = self._read(serving.tag)
         now = time.monotonic()
         self._next_question = now + self._every
-        if roles is None or (roles.tag, roles.challenger) == (serving.tag, serving.challenger):
+        if roles is None:
+            return None
+        if (roles.tag, roles.challenger) == (serving.tag, serving.challenger):
+            self._returned = roles  # others that could not be served are others again when they come back
             return None
         if roles == self._returned and now < self._silent_until:
             return None
