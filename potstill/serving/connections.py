@@ -1,13 +1,14 @@
-"""Connections of uvicorn with limits on time and size.
+"""Connections of uvicorn with limits on time and size, which stay HTTP/1.1 where a client offers HTTP/2.
 
 uvicorn accepts a head (request line and headers) of any size, waits for it without a time limit, and keeps reading the
 body of a request that has already been answered. The application cannot limit this, because it is only called when a
-head is complete.
+head is complete. Of a request that offers HTTP/2, as each of Java's HttpClient does, uvicorn's parser drops the body.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.protocols.http import auto
@@ -18,6 +19,7 @@ HEAD_BYTES = 65_536
 # Time for a head to arrive, from the start of the connection or of the head; and for the rest of the body of a request
 # that has been answered.
 TIME_LIMIT = 30.0
+_OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -43,6 +45,9 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        if not self._in_body and b"h2c" in data:
+            head, blank, body = data.partition(b"\r\n\r\n")
+            data = _OFFER.sub(b"", head + blank) + body
         events_before = self._events
         super().data_received(data)
         if self._events > events_before:

@@ -147,6 +147,18 @@ def test_the_body_of_an_answered_request_has_a_time_limit(port: int) -> None:
         assert trickle(connection) < 50
 
 
+def test_an_offer_of_http2_leaves_the_request_as_it_is(port: int) -> None:
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+    head = b"POST /count HTTP/1.1\r\nhost: a\r\n" + offer + b"content-length: 18\r\n\r\n"
+    body = b"\r\nUpgrade: h2c\r\n.."
+    with connected(port) as connection:
+        for parts in ([head + body], [head, body]):
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.05)
+            assert connection.recv(65536).endswith(b"18 None")
+
+
 def test_pipelined_requests_are_answered_in_order(port: int) -> None:
     body = b"a" * 100_000
     request = b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body
