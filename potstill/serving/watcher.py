@@ -89,9 +89,10 @@ class AnsweredRequest(NamedTuple):
 
 @dataclass
 class Window:
-    """The window that is open now."""
+    """The window that is open now; `opened` is by `time.monotonic`, since the clock may be set."""
 
     start: float
+    opened: float
     counts: Counts
     answers: list[str]
     texts: list[str]
@@ -192,13 +193,13 @@ class Watcher:
             self._metrics.dropped.inc(dropped)
         texts = [text for request in requests for text in request.answered_texts()]
         while texts:
-            window = self._window = self._window or Window(time.time(), Counts(self._profile), [], [])
+            window = self._window = self._window or Window(time.time(), time.monotonic(), Counts(self._profile), [], [])
             room = self._settings.window_texts - window.counts.texts
             self._add(window, texts[:room])
             texts = texts[room:]
             if window.counts.texts >= self._settings.window_texts:
                 self._guarded(self._end_window)
-        if self._window is not None and time.time() - self._window.start >= self._settings.window_seconds:
+        if self._window is not None and time.monotonic() - self._window.opened >= self._settings.window_seconds:
             self._end_window()
 
     def _add(self, window: Window, texts: Sequence[AnsweredText]) -> None:

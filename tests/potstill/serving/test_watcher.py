@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,18 @@ def test_a_window_ends_by_time_and_old_windows_are_removed(
     assert [line["request_id"] for line in lines(tmp_path / "w", ANSWERS)] == ["r1", "r2"]
     assert len(lines(tmp_path / "w", COUNTS)) == len(lines(tmp_path / "w", TEXTS)) == 2
     assert (tmp_path / "w/profile.json").exists()
+
+
+def test_a_clock_that_is_set_back_keeps_no_window_open(
+    workspace: Path, student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher, _ = make_watcher(workspace, FolderStore(tmp_path / "w"), window_seconds=60)
+    ask(watcher, student, "r", ["a"])
+    watcher._count()
+    later = time.monotonic() + 61
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: later))
+    watcher._count()
+    assert len(lines(tmp_path / "w", COUNTS)) == 1
 
 
 def _written_answers(folder: Path) -> list[dict[str, Any]]:
