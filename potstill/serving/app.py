@@ -92,6 +92,8 @@ def create_app(release: Release, metrics: Metrics) -> Starlette:
         },
         lifespan=_lifespan,
     )
+    # Next to a proxy with TLS a redirect would send the caller, with its key, to an address without it.
+    app.router.redirect_slashes = False
     app.state.batcher = None
     app.state.observers = []
     app.state.metrics = metrics

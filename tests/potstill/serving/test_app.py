@@ -241,6 +241,11 @@ def test_metrics_and_descriptions_can_be_switched_off(folder: Path) -> None:
     assert closed.get("/info").status_code == 200
 
 
+def test_a_path_with_a_slash_too_many_is_not_redirected(folder: Path) -> None:
+    http = TestClient(Service(folder).app, follow_redirects=False)
+    assert http.post("/v1/classify/", json={"texts": ["a"]}).status_code == 404
+
+
 def test_info_shows_the_limits(folder: Path) -> None:
     limits = TestClient(Service(folder, max_queue=40, max_queue_seconds=0.5).app).get("/info").json()["limits"]
     assert limits == {
