@@ -61,7 +61,8 @@ def parity(params: Params, workspace: Path, tag: str, requests: int = 1000, clie
         begin = time.monotonic()
 
         def largest_difference(rows: Sequence[Golden]) -> float:
-            answers = ask(address, card, [row.text for row in rows], params.serve.max_texts)
+            limits = (params.serve.max_texts, params.serve.max_body_bytes)
+            answers = ask(address, card, [row.text for row in rows], *limits)
             return compare(rows, answers, card, TOLERANCE)
 
         with ThreadPoolExecutor(clients) as pool:

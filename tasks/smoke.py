@@ -33,6 +33,8 @@ from potstill.serving.release import SETTINGS
 
 HOST = "127.0.0.1"
 REQUEST_SECONDS = 60.0
+# The service is on this machine, whatever proxy the environment names for others.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 TOO_BUSY = 429
 # Key of the number that a regression answers, in place of labels.
 SCORE = "score"
@@ -82,7 +84,8 @@ def smoke(params: Params, workspace: Path, tag: str) -> SmokeResult:
     begin = time.monotonic()
     with served(tag, workspace / LOGS / "smoke.txt", params.smoke.start_seconds) as address:
         seconds = time.monotonic() - begin
-        answers = ask(address, card, [row.text for row in golden], params.serve.max_texts)
+        limits = (params.serve.max_texts, params.serve.max_body_bytes)
+        answers = ask(address, card, [row.text for row in golden], *limits)
     difference = compare(golden, answers, card, params.smoke.tolerance)
     return SmokeResult(seconds, len(golden), difference)
 
@@ -115,7 +118,8 @@ def compare_bento(address: str, key: str, workspace: Path, bento: Path, params: 
     golden = [row for row in golden if len("".join(row.text)) <= limits["max_characters"]]
     if not golden:
         raise SmokeError(f"no text to ask about fits the Bento's max_characters ({limits['max_characters']})")
-    answers = ask(address, card, [row.text for row in golden], limits["max_texts"], key)
+    texts = [row.text for row in golden]
+    answers = ask(address, card, texts, limits["max_texts"], limits["max_body_bytes"], key)
     return compare(golden, answers, card, params.smoke.tolerance)
 
 
@@ -292,26 +296,36 @@ def _wait_until_ready(server: subprocess.Popen[bytes], tag: str, address: str, l
 def is_ready(address: str) -> bool:
     """Whether the service at that address says that it is ready."""
     try:
-        with urllib.request.urlopen(f"{address}/readyz", timeout=2) as response:
+        with _OPENER.open(f"{address}/readyz", timeout=2) as response:
             return bool(response.status == 200)
     except (OSError, HTTPException):
         return False
 
 
 def ask(
-    address: str, card: ModelCard, texts: Sequence[str | tuple[str, str]], max_texts: int, key: str = ""
+    address: str, card: ModelCard, texts: Sequence[str | tuple[str, str]], max_texts: int, max_bytes: int, key: str = ""
 ) -> list[dict[str, Any]]:
-    """Ask the service about texts, in requests of at most `max_texts`, with an API key if it has keys.
+    """Ask the service about texts, in requests within its limits, with an API key if it has keys.
 
     Raises:
         SmokeError: it refuses a request, or does not answer.
     """
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
     answers: list[dict[str, Any]] = []
-    for first in range(0, len(texts), max_texts):
-        body = json.dumps(request_body(card, texts[first : first + max_texts])).encode()
+    for body in _bodies(card, texts, max_texts, max_bytes):
         answers += _predictions(urllib.request.Request(f"{address}{typed_endpoint(card).path}", body, headers))
     return answers
+
+
+def _bodies(card: ModelCard, texts: Sequence[str | tuple[str, str]], max_texts: int, max_bytes: int) -> Iterator[bytes]:
+    """Yield the bodies of requests about texts, in order; those over a limit are halved, down to a text."""
+    body = json.dumps(request_body(card, texts), ensure_ascii=False).encode()
+    if len(texts) <= 1 or (len(texts) <= max_texts and len(body) <= max_bytes):
+        yield body
+        return
+    middle = len(texts) // 2
+    yield from _bodies(card, texts[:middle], max_texts, max_bytes)
+    yield from _bodies(card, texts[middle:], max_texts, max_bytes)
 
 
 def _predictions(request: urllib.request.Request) -> list[dict[str, Any]]:
@@ -319,7 +333,7 @@ def _predictions(request: urllib.request.Request) -> list[dict[str, Any]]:
     end = time.monotonic() + REQUEST_SECONDS
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
+            with _OPENER.open(request, timeout=REQUEST_SECONDS) as response:
                 predictions: list[dict[str, Any]] = json.load(response)["predictions"]
                 return predictions
         except urllib.error.HTTPError as error:

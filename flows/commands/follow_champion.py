@@ -71,7 +71,8 @@ def follow(workspace: Path, host: str | None, port: int | None, every_seconds: f
             supervisor = Supervisor(workspace, params, listener, stop_request, registry)
             try:
                 supervisor.switch(roles)
-                url = f"http://{address[0]}:{listener.getsockname()[1]}"
+                name = f"[{address[0]}]" if ":" in address[0] else address[0]
+                url = f"http://{name}:{listener.getsockname()[1]}"
                 say(f"serve: {roles.tag} answers at {url}; new champions are followed")
                 supervisor.supervise(RolesWatch(roles, every_seconds, registry))
                 say("serve: stopping; requests that have begun are answered")
@@ -256,7 +257,10 @@ class RolesWatch:
         roles = self._read(serving.tag)
         now = time.monotonic()
         self._next_question = now + self._every
-        if roles is None or (roles.tag, roles.challenger) == (serving.tag, serving.challenger):
+        if roles is None:
+            return None
+        if (roles.tag, roles.challenger) == (serving.tag, serving.challenger):
+            self._returned = roles  # others that could not be served are others again when they come back
             return None
         if roles == self._returned and now < self._silent_until:
             return None
@@ -392,7 +396,8 @@ def _variables(metrics: Path, key: str, shadow: Path | None) -> dict[str, str]:
     for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
         variables.pop(name, None)
     if variables.get(VARIABLE) or variables.get(FILE_VARIABLE):
-        variables[VARIABLE] = ",".join(filter(None, [variables.get(VARIABLE), key_entry(KEY_NAME, key)]))
+        # On a line of its own: the user's entries may end in a comment.
+        variables[VARIABLE] = "\n".join(filter(None, [variables.get(VARIABLE), key_entry(KEY_NAME, key)]))
     # BentoML's default is one folder for all servers of a user, which each of them empties at its start.
     return variables | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
 

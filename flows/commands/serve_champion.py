@@ -40,8 +40,9 @@ def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) 
     watch_service(workspace, params)
     shadow_service(workspace, params)
     address = (host or params.serve.host, params.serve.port if port is None else port)
-    listen(*address, advice=TAKEN).close()  # on a taken port BentoML prints a traceback of each of its processes
-    command = serve_command(tag, *address)
+    # On a taken port BentoML prints a traceback of each of its processes, and it takes no name as a host.
+    with listen(*address, advice=TAKEN) as listener:
+        command = serve_command(tag, listener.getsockname()[0], address[1])
     sys.stdout.flush()
     os.execv(command[0], command)
 
@@ -53,7 +54,8 @@ def stored_bento(tag: str) -> Path:
         PackageError: it is not in BentoML's store.
     """
     path = bento_path(tag)
-    if not path.exists():
+    # Neither a name alone nor `latest`, a file there, names a fixed Bento.
+    if ":" not in tag or not path.is_dir():
         raise PackageError(
             f"Bento {tag} is not in the store ({path}); `potstill fetch` brings the champion's, `bentoml list` shows "
             "what the store has"

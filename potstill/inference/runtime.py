@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Generic, Literal, Protocol, Self, TypeVar
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from potstill.artifacts import verify
 from potstill.compute.processes import usable_cores
@@ -48,6 +49,8 @@ SLOW_FUSIONS = ["SkipLayerNormFusion"]
 EMBEDDING = "sentence_embedding"
 # Texts tokenized at a time. It bounds the memory for a long list, and is enough to sort by length.
 WINDOW = 4096
+# Texts of one call of the tokenizer, whose encodings hold what is cut off too.
+ENCODED = 64
 
 
 def _card_name(name: str) -> str:
@@ -137,6 +140,18 @@ class Tokens(Protocol):
 
     @property
     def type_ids(self) -> list[int]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The tokens of a text, and whether it was cut.
+
+    The tokenizer's `Encoding` also holds what was cut off: 150 KB of a text of 2000 characters that waits for a core.
+    """
+
+    ids: list[int]
+    type_ids: list[int]
+    truncated: bool
 
 
 @dataclass(frozen=True)
@@ -282,10 +297,12 @@ class Student:
             raise TypeError(f"the model is for {self.card.kind}, not for labels")
         if any(isinstance(text, str) is self.card.pair for text in texts):
             raise TypeError(f"the model classifies {'pairs of texts' if self.card.pair else 'single texts'}")
-        encodings = self.tokenizer.encode_batch_fast(list(texts))
-        return Work(encodings, lambda outputs: self._predictions(encodings, outputs))
+        parts = (list(texts[start : start + ENCODED]) for start in range(0, len(texts), ENCODED))
+        encodings = chain.from_iterable(map(self.tokenizer.encode_batch_fast, parts))
+        rows = [Row(encoding.ids, encoding.type_ids, bool(encoding.overflowing)) for encoding in encodings]
+        return Work(rows, lambda outputs: self._predictions(rows, outputs))
 
-    def _predictions(self, encodings: Sequence[Encoding], outputs: list[Floats]) -> list[Prediction]:
+    def _predictions(self, rows: Sequence[Row], outputs: list[Floats]) -> list[Prediction]:
         count = len(self.card.labels)
         stacked = np.stack(outputs) if outputs else np.empty((0, count), dtype=np.float32)
         logits = stacked[:, :count]
@@ -293,9 +310,10 @@ class Student:
         kind = KINDS[self.card.kind]
         answers = kind.answers(logits, self.card.labels)
         shares = kind.probabilities(logits, self.card.temperature).tolist()
-        truncated = [bool(encoding.overflowing) for encoding in encodings]
-        rows = zip(answers, shares, logits.tolist(), map(len, encodings), truncated, sketches, strict=True)
-        return [Prediction(*row) for row in rows]
+        tokens = [len(row.ids) for row in rows]
+        truncated = [row.truncated for row in rows]
+        columns = zip(answers, shares, logits.tolist(), tokens, truncated, sketches, strict=True)
+        return [Prediction(*values) for values in columns]
 
     def tag_work(self, texts: Sequence[str]) -> Work[Tagging]:
         """Prepare the work of `tag`."""

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from potstill.inference.certainty import answer_confidence
 from potstill.inference.occlusion import Occlusion
 from potstill.inference.profile import Answer
-from potstill.inference.runtime import Prediction, Student, Text, Work, characters
+from potstill.inference.runtime import Prediction, Row, Student, Text, Work, characters
 from potstill.serving import schemas
 from potstill.serving.batching import Batcher, OverloadError
 from potstill.serving.middleware import failure_body, wants_page
@@ -92,6 +92,8 @@ def create_app(release: Release, metrics: Metrics) -> Starlette:
         },
         lifespan=_lifespan,
     )
+    # Next to a proxy with TLS a redirect would send the caller, with its key, to an address without it.
+    app.router.redirect_slashes = False
     app.state.batcher = None
     app.state.observers = []
     app.state.metrics = metrics
@@ -167,7 +169,7 @@ class Endpoints:
     async def classify(self, request: Request) -> Response:
         """Answer `POST /v1/classify`."""
         body = await self._read_texts_or_pairs(request, schemas.ClassifyTexts, schemas.ClassifyPairs)
-        predictions = await self._predict(request, body.texts)
+        predictions = await self._run(request, body.texts, lambda student: student.predict_work(body.texts))
         return self._respond(request, predictions, [self._fields(prediction) for prediction in predictions])
 
     def _fields(self, prediction: Prediction) -> dict[str, Any]:
@@ -199,15 +201,14 @@ class Endpoints:
         """Answer `POST /predict`."""
         body = await self._read_texts_or_pairs(request, schemas.PredictTexts, schemas.PredictPairs)
         texts, is_single = _texts(body)
-        predictions = await self._predict(request, texts)
-        for position, prediction in enumerate(predictions):
-            if prediction.truncated and not body.truncate and body.parameters is None:
-                limit = self._release.card.max_length
-                raise RefusedError(
-                    413,
-                    "Validation",
-                    f"inputs[{position}] is longer than {limit} tokens; send truncate: true to cut it",
-                )
+
+        def prepare(student: Student) -> Work[Prediction]:
+            work = student.predict_work(texts)
+            if not body.truncate and body.parameters is None:
+                self._refuse_truncated(cast(Sequence[Row], work.rows))
+            return work
+
+        predictions = await self._run(request, texts, prepare)
         scores = [
             [
                 schemas.Score.model_construct(label=self._names[index], score=score)
@@ -216,6 +217,14 @@ class Endpoints:
             for prediction in predictions
         ]
         return _json(scores[0] if is_single and body.parameters is None else scores)
+
+    def _refuse_truncated(self, rows: Sequence[Row]) -> None:
+        """Refuse texts that would be cut, before they are computed and counted."""
+        for position, row in enumerate(rows):
+            if row.truncated:
+                limit = self._release.card.max_length
+                message = f"inputs[{position}] is longer than {limit} tokens; send truncate: true to cut it"
+                raise RefusedError(413, "Validation", message)
 
     async def explain(self, request: Request) -> Response:
         """Answer `POST /v1/explain` with at most `max_texts` texts of work, the whole text included."""
@@ -289,9 +298,6 @@ class Endpoints:
         if self._release.card.pair:
             return self._read(request, pairs)
         return self._read(request, texts)
-
-    async def _predict(self, request: Request, texts: Sequence[Text]) -> list[Prediction]:
-        return await self._run(request, texts, lambda student: student.predict_work(texts))
 
     async def _run(
         self,

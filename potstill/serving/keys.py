@@ -113,12 +113,12 @@ def _add_entries(digests: dict[str, str], source: str, text: str) -> None:
 
 
 def _sources(environment: Mapping[str, str]) -> list[tuple[str, str]]:
-    sources = [(VARIABLE, environment[VARIABLE])] if environment.get(VARIABLE) else []
+    sources = [(VARIABLE, environment[VARIABLE])] if VARIABLE in environment else []
     path = environment.get(FILE_VARIABLE)
-    if path and not Path(path).is_absolute():
+    if path is not None and not Path(path).is_absolute():
         # The service's working folder is the Bento's.
-        raise ParamsError(f"{FILE_VARIABLE} names {path}; it has to be an absolute path")
-    if path:
+        raise ParamsError(f"{FILE_VARIABLE} names {path!r}; it has to be an absolute path")
+    if path is not None:
         try:
             sources.append((path, Path(path).read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:

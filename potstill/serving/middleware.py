@@ -52,7 +52,7 @@ def add_middleware(app: App, release: Release, keys: Keys, metrics: Metrics) -> 
             allow_origins=serve.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type", ID.decode()],
-            expose_headers=exposed,
+            expose_headers=[*exposed, "retry-after"],
         )
     return RequestTracker(inner, release, metrics, log=serve.access_log)
 

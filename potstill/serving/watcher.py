@@ -89,9 +89,10 @@ class AnsweredRequest(NamedTuple):
 
 @dataclass
 class Window:
-    """The window that is open now."""
+    """The window that is open now; `opened` is by `time.monotonic`, since the clock may be set."""
 
     start: float
+    opened: float
     counts: Counts
     answers: list[str]
     texts: list[str]
@@ -134,6 +135,7 @@ class Watcher:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._number = 0
+        self._has_profile = False
         self._window: Window | None = None
 
     def observe(self, request: AnsweredRequest) -> None:
@@ -163,11 +165,15 @@ class Watcher:
     # --- in the thread ---
 
     def _run(self) -> None:
-        if (store := self._store) is not None:
-            content = canonical_json(self._profile.model_dump(mode="json"))
-            self._guarded(lambda: store.write(PROFILE, content))
+        self._guarded(self._write_profile)
         while not self._stop.wait(PAUSE):
             self._guarded(self._count)
+
+    def _write_profile(self) -> None:
+        """Write the profile, without which no window can be read, unless that has succeeded before."""
+        if self._store is not None and not self._has_profile:
+            self._store.write(PROFILE, canonical_json(self._profile.model_dump(mode="json")))
+            self._has_profile = True
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do work whose failure is logged and counted; a window that cannot be written is lost."""
@@ -187,13 +193,13 @@ class Watcher:
             self._metrics.dropped.inc(dropped)
         texts = [text for request in requests for text in request.answered_texts()]
         while texts:
-            window = self._window = self._window or Window(time.time(), Counts(self._profile), [], [])
+            window = self._window = self._window or Window(time.time(), time.monotonic(), Counts(self._profile), [], [])
             room = self._settings.window_texts - window.counts.texts
             self._add(window, texts[:room])
             texts = texts[room:]
             if window.counts.texts >= self._settings.window_texts:
                 self._guarded(self._end_window)
-        if self._window is not None and time.time() - self._window.start >= self._settings.window_seconds:
+        if self._window is not None and time.monotonic() - self._window.opened >= self._settings.window_seconds:
             self._end_window()
 
     def _add(self, window: Window, texts: Sequence[AnsweredText]) -> None:
@@ -244,6 +250,7 @@ class Watcher:
             "ks": {name: distance for name, (_, distance) in shifts.items() if distance is not None},
             **window.counts.to_json(),
         }
+        self._write_profile()
         self._store.write(stem + ANSWERS, "".join(f"{line}\n" for line in window.answers))
         if window.texts:
             self._store.write(stem + TEXTS, "".join(f"{line}\n" for line in window.texts))
@@ -252,13 +259,17 @@ class Watcher:
         self._remove_old(self._store)
 
     def _remove_old(self, store: Store) -> None:
-        """Remove the files of the oldest windows beyond `watch.keep_windows`."""
-        names = store.names()
-        stems = sorted(name.removesuffix(COUNTS) for name in names if name.endswith(COUNTS))
-        old = set(stems[: max(len(stems) - self._settings.keep_windows, 0)])
+        """Remove the oldest windows beyond `watch.keep_windows`, and what is as old of incomplete ones."""
+        names = [name for name in store.names() if name.endswith((COUNTS, ANSWERS, TEXTS))]
+        old = [_stem(name) for name in names if name.endswith(COUNTS)][: -self._settings.keep_windows]
         for name in names:
-            if any(name.endswith(suffix) and name.removesuffix(suffix) in old for suffix in (COUNTS, ANSWERS, TEXTS)):
+            if old and _stem(name) <= old[-1]:
                 store.remove(name)
+
+
+def _stem(name: str) -> str:
+    """Return the name of a window's file without its two suffixes."""
+    return name.rsplit(".", 2)[0]
 
 
 def start_watcher(release: Release, registry: CollectorRegistry) -> Watcher | None:

@@ -66,6 +66,7 @@ def test_it_may_drain_and_comes_back(unit: configparser.RawConfigParser) -> None
     # SIGTERM to the supervisor alone: it drains its worker itself.
     assert service["KillMode"] == "mixed"
     assert service["Restart"] == "always"
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
 
 
 def test_it_has_no_rights_it_does_not_need(unit: configparser.RawConfigParser) -> None:

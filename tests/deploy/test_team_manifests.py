@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.commands.follow_champion import DRAIN_SECONDS
 from tests.conftest import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
@@ -57,6 +58,11 @@ def test_compose_starts_the_whole_set_and_its_files_are_there() -> None:
             assert port.startswith("127.0.0.1:")
     copied = (DEPLOY / "team/Dockerfile.dockerignore").read_text(encoding="utf-8").split()[1:]
     assert [name for name in copied if not (REPOSITORY / name[1:]).exists()] == []
+
+
+def test_its_service_may_drain() -> None:
+    service = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]["service"]
+    assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS
 
 
 def test_the_base_names_the_manifests_and_their_image() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from flows.commands.follow_champion import RegistryProcess, Roles, RolesWatch, Supervisor, Worker
+from flows.commands.follow_champion import KEY_NAME, RegistryProcess, Roles, RolesWatch, Supervisor, Worker, _variables
 from potstill.artifacts import read_json, write_json, write_manifest
 from potstill.compute.processes import free_port
 from potstill.config.params import Params
@@ -30,7 +30,7 @@ from potstill.paths import ARTIFACTS
 from potstill.registry.promotion import Registry
 from potstill.registry.version_artifacts import SERVING
 from potstill.registry.versions import Version
-from potstill.serving.keys import key_entry
+from potstill.serving.keys import Keys, key_entry
 from potstill.serving.launch import bento_path
 from potstill.serving.release import verify_seal
 from tasks.package import package
@@ -244,6 +244,12 @@ def test_a_service_with_keys_is_tried_with_one_of_its_own(place: Place, monkeypa
         server.end()
 
 
+def test_the_users_keys_may_end_in_a_comment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("POTSTILL_API_KEYS", f"{key_entry('me', 'mine')}  # until May")
+    keys = Keys.read(_variables(tmp_path, "its", None))
+    assert (keys.owner("Bearer mine"), keys.owner("Bearer its")) == ("me", KEY_NAME)
+
+
 def challenge(place: Place, temperature: float) -> Version:
     """Register the workspace's student with another temperature, and the Bento that takes a challenger along."""
     model, registry = place.folder / "model", Registry(place.folder, PROJECT)
@@ -283,14 +289,14 @@ def test_a_challenger_comes_and_goes_and_a_broken_one_never_stops_the_champion(p
         server.end()
 
 
-class FailsOnce(RegistryProcess):
-    """Asks the registry where there was one look that failed before."""
+class Answers(RegistryProcess):
+    """A registry that gives these answers, one at each look."""
 
-    def __init__(self, answer: Roles) -> None:
-        self.answers: list[Roles | Exception] = [OSError("database is locked"), *[answer] * 3]
+    def __init__(self, *answers: Roles | Exception) -> None:
+        self.answers = iter(answers)
 
     def call(self, *_: object) -> Any:
-        answer = self.answers.pop(0)
+        answer = next(self.answers)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -298,13 +304,19 @@ class FailsOnce(RegistryProcess):
 
 def test_a_look_that_fails_misses_no_champion(capsys: pytest.CaptureFixture[str]) -> None:
     old, new = Roles("1", "n:a", None), Roles("2", "n:b", None)
-    watch = RolesWatch(old, 0.0, FailsOnce(new))
+    watch = RolesWatch(old, 0.0, Answers(OSError("database is locked"), new, new, new))
     assert watch.change(old) is None
     assert "n:a stays: OSError: database is locked" in capsys.readouterr().out
     assert watch.change(old) == new
     assert watch.change(old) is None  # it was tried, and is tried again only later
     watch._silent_until = 0.0
     assert watch.change(old) == new
+
+
+def test_a_champion_that_comes_back_is_tried_at_once() -> None:
+    old, new = Roles("1", "n:a", None), Roles("2", "n:b", None)
+    watch = RolesWatch(old, 0.0, Answers(new, old, new))
+    assert [watch.change(old) for _ in range(3)] == [new, None, new]
 
 
 def test_what_stops_it_before_it_serves_is_one_sentence(place: Place) -> None:

@@ -67,5 +67,13 @@ def test_where_none_is_required_an_unsigned_bento_is_served(workspace: Path) -> 
     require(workspace, Sign())
     with pytest.raises(StartedError, match=TAG):
         serve(workspace, TAG, None, 0)
-    with pytest.raises(PackageError, match="is not in the store"):
-        serve(workspace, "potstill-movie-reviews:gone", None, 0)
+    (bento_path(TAG).parent / "latest").write_text(TAG, encoding="utf-8")
+    for other in ("potstill-movie-reviews:gone", "potstill-movie-reviews:latest", "potstill-movie-reviews"):
+        with pytest.raises(PackageError, match="is not in the store"):
+            serve(workspace, other, None, 0)
+
+
+def test_a_host_may_be_a_name(workspace: Path) -> None:
+    require(workspace, Sign())
+    with pytest.raises(StartedError, match=r"'--host', '127\.0\.0\.1'"):
+        serve(workspace, TAG, "localhost", 0)

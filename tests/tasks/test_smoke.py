@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,9 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +22,7 @@ from potstill.config.params import Params
 from potstill.config.params_file import load_params
 from potstill.config.serving_params import Serve
 from potstill.errors import SmokeError
-from potstill.inference.runtime import Student, read_card
+from potstill.inference.runtime import ModelCard, Student, read_card
 from potstill.serving.launch import WATCH_FOLDER
 from potstill.serving.openapi import typed_endpoint
 from tasks.package import Packaged, package
@@ -28,6 +31,7 @@ from tests.conftest import generate_rows
 from tests.potstill.inference.test_spans import client
 from tests.potstill.serving.folders import (
     REPOSITORY,
+    card,
     flip_byte,
     processes_with,
     write_serving,
@@ -143,6 +147,29 @@ def test_golden_texts_fit_the_limits_and_are_always_the_same(workspace: Path, pa
         golden_texts(workspace, card, narrow)
 
 
+class Echo(BaseHTTPRequestHandler):
+    """A service that answers each text with itself, and refuses bodies over 60 bytes."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        answer = json.dumps({"predictions": json.loads(body)["texts"]}).encode()
+        self.send_response(413 if len(body) > 60 else 200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+def test_requests_fit_the_limits_of_the_service_and_pass_by_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    texts = ["a", "ж" * 20, "b" * 40, "c", "d", "e"]
+    with HTTPServer(("127.0.0.1", 0), Echo) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert ask(address, ModelCard(**card()), texts, 2, 60) == texts
+        server.shutdown()
+
+
 def test_compare(workspace: Path) -> None:
     card = read_card(workspace / "data/serving")
     golden = [Golden("a", "x", [0.7, 0.3]), Golden("b", "y", [0.50001, 0.49999])]
@@ -194,7 +221,7 @@ def test_a_service_that_is_too_busy_is_asked_again(
     card = read_card(folder_copy / "data/serving")
     with served(tag, tmp_path / "serve.txt", 120) as address, ThreadPoolExecutor(8) as pool:
         texts = [" ".join(TEXTS[:20])] * 4
-        answered = list(pool.map(lambda _: len(ask(address, card, texts, 4)), range(40)))
+        answered = list(pool.map(lambda _: len(ask(address, card, texts, 4, 2_000_000)), range(40)))
         with urllib.request.urlopen(f"{address}/metrics", timeout=10) as response:
             body = response.read().decode()
     assert answered == [4] * 40

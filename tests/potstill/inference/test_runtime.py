@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -119,6 +120,11 @@ def test_truncation_is_reported(int8: Student) -> None:
     short, long = int8.predict(["good film", "good film " * MAX_LENGTH])
     assert (short.truncated, long.truncated) == (False, True)
     assert short.tokens < long.tokens == MAX_LENGTH
+
+
+def test_the_row_of_a_long_text_holds_no_more_than_the_model_reads(int8: Student) -> None:
+    short, long = int8.predict_work(["good film " * MAX_LENGTH, "good film " * 2000]).rows
+    assert len(pickle.dumps(long)) == len(pickle.dumps(short))
 
 
 def test_no_texts_give_no_predictions(int8: Student) -> None:

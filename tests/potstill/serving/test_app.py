@@ -12,11 +12,13 @@ from typing import Any
 
 import pandas
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from potstill.config.serving_params import Serve
 from potstill.inference.runtime import Floats, Student, read_card
 from potstill.registry.pyfunc import Classifier
+from potstill.serving import schemas
 from potstill.serving.app import create_app, start
 from potstill.serving.keys import Keys
 from potstill.serving.middleware import App, add_middleware
@@ -150,6 +152,18 @@ def test_the_texts_of_a_caller_that_left_are_not_computed(folder: Path) -> None:
     assert service.count('potstill_refused_total{reason="left"} 1.0')
 
 
+@pytest.mark.parametrize("words", [100, 2000])  # tokenized in the event loop, and in a thread
+def test_a_text_that_may_not_be_cut_is_refused_before_the_model_reads_it(folder: Path, words: int) -> None:
+    service = Service(folder)
+    answer = TestClient(service.app).post("/predict", json={"inputs": ["a", "film " * words]})
+    assert (answer.status_code, answer.json()["error"]) == (
+        413,
+        "inputs[1] is longer than 48 tokens; send truncate: true to cut it",
+    )
+    assert service.computed == 0
+    assert service.count("potstill_queue_texts 0.0")
+
+
 def test_a_body_has_a_time_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.serving.app.BODY_SECONDS", 0.05)
     service = Service(folder)
@@ -227,6 +241,11 @@ def test_metrics_and_descriptions_can_be_switched_off(folder: Path) -> None:
     assert closed.get("/info").status_code == 200
 
 
+def test_a_path_with_a_slash_too_many_is_not_redirected(folder: Path) -> None:
+    http = TestClient(Service(folder).app, follow_redirects=False)
+    assert http.post("/v1/classify/", json={"texts": ["a"]}).status_code == 404
+
+
 def test_info_shows_the_limits(folder: Path) -> None:
     limits = TestClient(Service(folder, max_queue=40, max_queue_seconds=0.5).app).get("/info").json()["limits"]
     assert limits == {
@@ -237,3 +256,21 @@ def test_info_shows_the_limits(folder: Path) -> None:
         "max_queue_seconds": 0.5,
         "max_tokens": 48,
     }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        schemas.ClassifyTexts,
+        schemas.ClassifyPairs,
+        schemas.TagTexts,
+        schemas.AnswerQuestions,
+        schemas.PredictTexts,
+        schemas.PredictPairs,
+    ],
+)
+def test_a_body_of_numbers_has_an_error_for_each_form_and_not_for_each_number(body: type[schemas.Body]) -> None:
+    field = next(name for name in ("texts", "questions", "inputs") if name in body.model_fields)
+    with pytest.raises(ValidationError) as caught:
+        body.model_validate_json(json.dumps({field: [1] * 1000}))
+    assert caught.value.error_count() < 5

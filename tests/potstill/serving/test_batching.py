@@ -54,7 +54,7 @@ class GatedStudent:
 
         def gated(encodings: Sequence[Any]) -> list[Floats]:
             self.gate.wait(30)
-            self.batches.append([len(encoding) for encoding in encodings])
+            self.batches.append([len(encoding.ids) for encoding in encodings])
             return run(encodings)
 
         monkeypatch.setattr(student, "run", gated)

@@ -19,10 +19,13 @@ from potstill.serving import connections
 from potstill.serving.connections import HEAD_BYTES, BoundedConnection
 
 TIME_LIMIT = 0.5
+CHUNKED = b"POST /count HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 async def count(request: Request) -> PlainTextResponse:
-    return PlainTextResponse(str(len(await request.body())))
+    """Answer the size of the body, and the header x."""
+    size = len(await request.body())
+    return PlainTextResponse(f"{size} {request.headers.get('x')}")
 
 
 APP = Starlette(
@@ -106,12 +109,19 @@ def test_a_pause_between_requests_does_not_count_in_the_time_limit(port: int) ->
         assert until_closed(connection)[0] == b""
 
 
+@pytest.mark.parametrize("start", [b"GET /hello HTTP/1.1\r\nhost: a\r\nx: ", CHUNKED + b"0\r\nx: "])
 @pytest.mark.parametrize("part", [b"a" * 1000, b"a: b\r\n" * 200])
-def test_a_head_without_end_is_refused(port: int, part: bytes) -> None:
+def test_a_head_without_end_is_refused(port: int, start: bytes, part: bytes) -> None:
     with connected(port) as connection, pytest.raises(OSError, match=r"reset|pipe"):
-        connection.sendall(b"GET /hello HTTP/1.1\r\nhost: a\r\nx: ")
+        connection.sendall(start)
         for _ in range(100 * HEAD_BYTES // len(part)):
             connection.sendall(part)
+
+
+def test_what_follows_a_body_is_no_header_of_the_request(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(CHUNKED + b"1\r\na\r\n0\r\nx: y\r\n\r\n")
+        assert connection.recv(65536).endswith(b"1 None")
 
 
 def test_a_long_head_is_accepted(port: int) -> None:
@@ -127,7 +137,7 @@ def test_the_body_of_an_open_request_has_no_time_limit_here(port: int) -> None:
     with connected(port) as connection:
         connection.sendall(b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 20\r\n\r\n")
         assert trickle(connection, 20) == 20  # twice the limit
-        assert connection.recv(65536).endswith(b"20")
+        assert connection.recv(65536).endswith(b"20 None")
 
 
 def test_the_body_of_an_answered_request_has_a_time_limit(port: int) -> None:
@@ -135,6 +145,18 @@ def test_the_body_of_an_answered_request_has_a_time_limit(port: int) -> None:
         connection.sendall(b"POST /hello HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n")
         assert b" 405 " in connection.recv(65536)
         assert trickle(connection) < 50
+
+
+def test_an_offer_of_http2_leaves_the_request_as_it_is(port: int) -> None:
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+    head = b"POST /count HTTP/1.1\r\nhost: a\r\n" + offer + b"content-length: 18\r\n\r\n"
+    body = b"\r\nUpgrade: h2c\r\n.."
+    with connected(port) as connection:
+        for parts in ([head + body], [head, body]):
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.05)
+            assert connection.recv(65536).endswith(b"18 None")
 
 
 def test_pipelined_requests_are_answered_in_order(port: int) -> None:

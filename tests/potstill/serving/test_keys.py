@@ -39,6 +39,7 @@ def test_without_keys_there_is_no_access_control() -> None:
     [
         ("mine:abc", "is not name:sha256"),
         (" # nothing", "holds no key"),
+        ("", "holds no key"),
         (",".join([key_entry("mine", "a"), key_entry("mine", "b")]), "there twice"),
     ],
 )
@@ -53,6 +54,8 @@ def test_a_file_that_would_open_the_service_is_refused(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# nothing\n", encoding="utf-8")
     with pytest.raises(ParamsError, match="holds no key"):
         Keys.read({FILE_VARIABLE: str(tmp_path / "keys")})
+    with pytest.raises(ParamsError, match="absolute path"):
+        Keys.read({FILE_VARIABLE: ""})
 
 
 def test_a_relative_path_is_refused() -> None:

@@ -157,8 +157,10 @@ def test_only_configured_origins_may_send_requests() -> None:
         "access-control-allow-origin"
         not in allowing.get("/info", headers={**WITH_KEY, "origin": "https://a.org"}).headers
     )
-    # Pages of the origin can read why a request was refused.
-    assert allowing.get("/info", headers=origin).headers["access-control-allow-origin"] == "https://example.org"
+    # Pages of the origin can read why a request was refused, and when to try again.
+    refused = allowing.get("/info", headers=origin).headers
+    assert refused["access-control-allow-origin"] == "https://example.org"
+    assert "retry-after" in refused["access-control-expose-headers"]
 
 
 def test_metrics_are_labelled_by_known_endpoints_only() -> None:

@@ -5,7 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from starlette.testclient import TestClient
 from potstill.artifacts import MANIFEST, sha256_file
 from potstill.config.serving_params import Serve, Watch
 from potstill.errors import ToolError
+from potstill.evaluation.drift import read_windows
 from potstill.inference.profile import Counts, read_profile
 from potstill.inference.runtime import Prediction, Student, Text, read_card
 from potstill.inference.window_store import ANSWERS, COUNTS, TEXTS, FolderStore, Store, candidate_location, text_sha256
@@ -186,6 +189,18 @@ def test_a_window_ends_by_time_and_old_windows_are_removed(
     assert (tmp_path / "w/profile.json").exists()
 
 
+def test_a_clock_that_is_set_back_keeps_no_window_open(
+    workspace: Path, student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher, _ = make_watcher(workspace, FolderStore(tmp_path / "w"), window_seconds=60)
+    ask(watcher, student, "r", ["a"])
+    watcher._count()
+    later = time.monotonic() + 61
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: later))
+    watcher._count()
+    assert len(lines(tmp_path / "w", COUNTS)) == 1
+
+
 def _written_answers(folder: Path) -> list[dict[str, Any]]:
     return lines(folder, ANSWERS) if folder.exists() else []
 
@@ -200,6 +215,34 @@ def test_a_window_that_cannot_be_written_is_logged_and_counted(
     assert registry.get_sample_value("potstill_watch_failures_total") == 2
     assert registry.get_sample_value("potstill_watched_texts_total") == 3
     assert "watch: " in caplog.text
+
+
+def test_a_store_that_is_away_at_the_start_gets_the_profile_with_the_first_window(
+    workspace: Path, student: Student, tmp_path: Path
+) -> None:
+    (tmp_path / "w").write_text("in the way", encoding="utf-8")
+    watcher, registry = make_watcher(workspace, FolderStore(tmp_path / "w"))
+    watcher.start()
+    until(lambda: registry.get_sample_value("potstill_watch_failures_total"))
+    (tmp_path / "w").unlink()
+    ask(watcher, student, "r", ["a"])
+    watcher.close()
+    windows = read_windows(FolderStore(tmp_path / "w"), 1)
+    assert windows is not None
+    assert [window["texts"] for window in windows.windows] == [1]
+
+
+def test_what_a_killed_service_left_of_a_window_is_removed_with_the_windows_of_its_age(
+    workspace: Path, student: Student, tmp_path: Path
+) -> None:
+    store = FolderStore(tmp_path / "w")
+    for stem in ("20000101T000000.000000Z-1-0", "99990101T000000.000000Z-1-0"):
+        store.write(stem + TEXTS, "")
+    watcher, _ = make_watcher(workspace, store, window_texts=1, keep_windows=1, capture=1.0)
+    ask(watcher, student, "r", ["a", "b"])
+    watcher.close()
+    assert [line["position"] for line in lines(tmp_path / "w", ANSWERS)] == [1]
+    assert [name[:4] for name in store.names() if name.endswith(TEXTS)] == [f"{datetime.now(UTC).year}", "9999"]
 
 
 def test_texts_over_the_limit_are_dropped_and_counted(
