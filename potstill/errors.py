@@ -6,6 +6,7 @@ The codes are part of the command line's contract (docs/errors.md lists them). A
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _USER_OF_URL = re.compile(r"(?<=://)[^/\s]*@")
 
@@ -18,6 +19,12 @@ def redacted(text: str) -> str:
 def without_user(url: str) -> str:
     """Remove user and password from a URL."""
     return _USER_OF_URL.sub("", url)
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """List the first names for a sentence, and say how many more there are."""
+    unnamed = len(names) - most
+    return ", ".join(names[:most]) + (f" and {unnamed} more" if unnamed > 0 else "")
 
 
 class PotstillError(Exception):

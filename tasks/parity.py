@@ -61,8 +61,8 @@ def parity(params: Params, workspace: Path, tag: str, requests: int = 1000, clie
         begin = time.monotonic()
 
         def largest_difference(rows: Sequence[Golden]) -> float:
-            limits = (params.serve.max_texts, params.serve.max_body_bytes)
-            answers = ask(address, card, [row.text for row in rows], *limits)
+            texts = [row.text for row in rows]
+            answers = ask(address, card, texts, params.serve.max_texts, params.serve.max_body_bytes)
             return compare(rows, answers, card, TOLERANCE)
 
         with ThreadPoolExecutor(clients) as pool:

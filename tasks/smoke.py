@@ -84,8 +84,8 @@ def smoke(params: Params, workspace: Path, tag: str) -> SmokeResult:
     begin = time.monotonic()
     with served(tag, workspace / LOGS / "smoke.txt", params.smoke.start_seconds) as address:
         seconds = time.monotonic() - begin
-        limits = (params.serve.max_texts, params.serve.max_body_bytes)
-        answers = ask(address, card, [row.text for row in golden], *limits)
+        texts = [row.text for row in golden]
+        answers = ask(address, card, texts, params.serve.max_texts, params.serve.max_body_bytes)
     difference = compare(golden, answers, card, params.smoke.tolerance)
     return SmokeResult(seconds, len(golden), difference)
 

@@ -47,6 +47,7 @@ from potstill.errors import (
     ParamsError,
     PotstillError,
     ToolError,
+    first_names,
 )
 from potstill.paths import CHECKPOINTS, CODE_CACHE, DVC_FILE, FAILURE, LOGS, PARAMS, RUN_LOCK, STAGE_LOCK, TIMINGS, WORK
 from potstill.progress import say
@@ -321,8 +322,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if "params.yaml" in names:  # it cannot be read now, so all of its keys are missing
         names = [name for name in names if not name.endswith(IN_PARAMS)]
-    unnamed = len(names) - NAMED_CHANGES
-    return ", ".join(names[:NAMED_CHANGES]) + (f" and {unnamed} more" if unnamed > 0 else "")
+    return first_names(names, NAMED_CHANGES)
 
 
 def _log(stage: Stage, result: Result, seconds: float) -> None:

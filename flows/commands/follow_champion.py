@@ -396,7 +396,7 @@ def _variables(metrics: Path, key: str, shadow: Path | None) -> dict[str, str]:
     for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
         variables.pop(name, None)
     if variables.get(VARIABLE) or variables.get(FILE_VARIABLE):
-        # On a line of its own: the user's entries may end in a comment.
+        # The key stands on a line of its own, since the user's entries may end in a comment.
         variables[VARIABLE] = "\n".join(filter(None, [variables.get(VARIABLE), key_entry(KEY_NAME, key)]))
     # BentoML's default is one folder for all servers of a user, which each of them empties at its start.
     return variables | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}

@@ -40,7 +40,7 @@ def serve(workspace: Path, tag: str | None, host: str | None, port: int | None) 
     watch_service(workspace, params)
     shadow_service(workspace, params)
     address = (host or params.serve.host, params.serve.port if port is None else port)
-    # On a taken port BentoML prints a traceback of each of its processes, and it takes no name as a host.
+    # BentoML prints a traceback of each of its processes on a taken port, and takes no name as a host.
     with listen(*address, advice=TAKEN) as listener:
         command = serve_command(tag, listener.getsockname()[0], address[1])
     sys.stdout.flush()
@@ -54,7 +54,7 @@ def stored_bento(tag: str) -> Path:
         PackageError: it is not in BentoML's store.
     """
     path = bento_path(tag)
-    # Neither a name alone nor `latest`, a file there, names a fixed Bento.
+    # A fixed Bento is named neither by a name alone nor by `latest`, which is a file there.
     if ":" not in tag or not path.is_dir():
         raise PackageError(
             f"Bento {tag} is not in the store ({path}); `potstill fetch` brings the champion's, `bentoml list` shows "

@@ -14,7 +14,7 @@ from potstill.labels.names import normal_label
 
 # Columns of the splits themselves, and what `evaluate.slices` adds to them.
 PREPARED_COLUMNS = ("id", "text", "text_pair", "label", "length")
-# Of the hash of texts, whose salt has 8 bytes.
+# Seeds of the hash of texts, whose salt has 8 bytes.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # Copies of each training text.
 Copies = Annotated[int, Field(ge=0, le=20)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # C0 and C1 control characters that are not white space, and the byte order mark inside a text. Characters that only
 # shape their neighbours (zero-width joiners in emoji and Persian, direction marks) are text and stay.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
-# What `str.split` takes for white space. `\s` is something else in other languages, which read served tokenizers too.
+# White space as `str.split` takes it. `\s` is something else in other languages, which read served tokenizers too.
 _SPACES = "[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 # Half of a surrogate pair, which broken JSON escapes give. It has no UTF-8 form.
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -236,7 +236,7 @@ def _labels_of_object(value: Mapping[str, Any]) -> list[Any]:
     if {"start", "end"} <= set(value) or {"start_offset", "end_offset"} <= set(value):
         raise ValueError(_SPANS)
     key = next((key for key in _LABEL_KEYS if key in value), None)
-    # Of `{"label": 1}` 1 is the label, and no flag of the label "label".
+    # The label of `{"label": 1}` is 1; it is no flag of a label "label".
     is_label = key is not None and len(value) == 1
     if value and not is_label and all(not is_nested(flag) and flag in (0, 1) for flag in value.values()):
         return [name for name, flag in value.items() if flag]

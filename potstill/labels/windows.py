@@ -77,7 +77,7 @@ class Windower:
         self._tokenizer = without_truncation(tokenizer)
         self._tokenizer.enable_truncation(max_length, stride=stride, strategy="only_second")
         special = self._plain.num_special_tokens_to_add(True)
-        # In the shortest windows four special tokens are half of one.
+        # Four special tokens are half of the shortest windows.
         self._question_tokens = max(int(max_length * QUESTION_SHARE) - special, 1)
 
     def __call__(self, questions: Sequence[str], contexts: Sequence[str]) -> list[list[Window]]:

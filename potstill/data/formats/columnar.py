@@ -14,8 +14,8 @@ from potstill.errors import EmptyDataError, EncodingError, FetchError, FormatErr
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# What a value without a form in Python fails with: bytes that are no UTF-8, a date after the year 9999, a time zone
-# that nobody knows.
+# Errors of a value without a form in Python: bytes that are no UTF-8, a date after the year 9999, a time zone that
+# nobody knows.
 UNREADABLE = (ValueError, OverflowError, LookupError)
 
 
@@ -99,7 +99,7 @@ def _values(column: pa.ChunkedArray, location: str, name: str) -> list[Any]:
 
 
 def is_readable(value: pa.Scalar) -> bool:
-    """Whether a value has a form in Python."""
+    """Return whether a value has a form in Python."""
     try:
         value.as_py()
     except UNREADABLE:

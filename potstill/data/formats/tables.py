@@ -22,7 +22,7 @@ from potstill.data.formats.exports import recognise_export
 from potstill.data.formats.json_rows import read_json
 from potstill.data.formats.tabular import Table
 from potstill.data.splits.split_names import check_split_names, splits_of_files
-from potstill.errors import EmptyDataError, FetchError, FormatError
+from potstill.errors import EmptyDataError, FetchError, FormatError, first_names
 
 SUFFIXES = {
     ".csv": "csv",
@@ -79,16 +79,15 @@ def read_tables(
             check_split_names([table.split or "" for table in tables if table.split], folder.as_posix())
         yield from (check_table(table, limit) for table in tables)
         return
-    paths = matching_files(folder, files, file_format)
+    matching = _matching(folder, files)
+    paths = _known(matching, folder, files, file_format)
     splits = {} if ignore_splits else splits_of_files([path.relative_to(folder) for path in paths], folder.as_posix())
-    others = sorted({*_matching(folder, files)} - {*paths})
-    left_out = [path for path in others if path.name not in _DESCRIPTIONS]
+    others = [path for path in sorted({*matching} - {*paths}) if path.name not in _DESCRIPTIONS]
+    left_out = [path.relative_to(folder).as_posix() for path in others]
     for path in paths:
         table = read_file(path, file_format, columns, limit, separator)
         if path == paths[0] and left_out:
-            names = ", ".join(path.relative_to(folder).as_posix() for path in left_out[:5])
-            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-            table = table.with_notes(f"not read, as their format is unknown: {names}{more}")
+            table = table.with_notes(f"not read, as their format is unknown: {first_names(left_out, 5)}")
         yield replace(table, split=splits.get(path.relative_to(folder), table.split))
 
 
@@ -99,7 +98,18 @@ def matching_files(folder: Path, files: str, file_format: str) -> list[Path]:
         FetchError: no file matches.
         FormatError: none of the files has a known format, or a file that is named is a document or an archive.
     """
-    matching = _matching(folder, files)
+    return _known(_matching(folder, files), folder, files, file_format)
+
+
+def _matching(folder: Path, files: str) -> list[Path]:
+    """List the files of a pattern, sorted; the one file of that name, if there is one with the signs of a pattern."""
+    if (folder / files).is_file():
+        return [folder / files]
+    return [path for path in sorted(folder.glob("**/*" if files == "*" else files)) if path.is_file()]
+
+
+def _known(matching: list[Path], folder: Path, files: str, file_format: str) -> list[Path]:
+    """Keep the files of a known format; see `matching_files`."""
     if matching == [folder / files]:
         _require_known(matching, file_format)
         return matching
@@ -110,13 +120,6 @@ def matching_files(folder: Path, files: str, file_format: str) -> list[Path]:
     if not known:
         _require_known(matching, file_format)
     return known
-
-
-def _matching(folder: Path, files: str) -> list[Path]:
-    """List the files of a pattern, sorted; the one file of that name, if there is one with the signs of a pattern."""
-    if (folder / files).is_file():
-        return [folder / files]
-    return [path for path in sorted(folder.glob("**/*" if files == "*" else files)) if path.is_file()]
 
 
 def _is_data(path: Path) -> bool:
