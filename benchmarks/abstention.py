@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from results import replace_section, today
+from results import publish, today
 
 from potstill.scores.calibration import fit_temperature
 from potstill.scores.metrics import Doubles, Flags, log_softmax
@@ -133,9 +133,7 @@ def main() -> None:
         cells = [f"{broken:.1%}, {1 - proven:.1%}" for broken, proven in measure_chosen(*populations[name])]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     section = "\n".join(lines)
-    print(section)
-    if options.write:
-        replace_section("<!-- abstention -->", section)
+    publish("<!-- abstention -->", section, write=options.write)
 
 
 if __name__ == "__main__":

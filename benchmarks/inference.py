@@ -16,7 +16,7 @@ from potstill import environment
 
 environment.prepare()
 
-from results import machine, replace_section, spread, today  # noqa: E402
+from results import machine, publish, spread, today  # noqa: E402
 
 from potstill.artifacts import read_json  # noqa: E402
 from potstill.evaluation.contenders import served_student, teacher_pipeline  # noqa: E402
@@ -73,9 +73,7 @@ def main() -> None:
     metrics = read_json(METRICS)
     head = f"{machine()}, {today()}; {arguments.rounds} alternating rounds of {arguments.texts} texts; "
     section = "\n".join([f"{head}{metrics['shipped']} ships.", "", *table(readings)])
-    print(section)
-    if arguments.write:
-        replace_section(MARK, section)
+    publish(MARK, section, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from potstill import environment
 environment.prepare()
 
 import numpy as np  # noqa: E402
-from results import flags, machine, replace_section, spread, today, versions  # noqa: E402
+from results import flags, machine, publish, spread, today, versions  # noqa: E402
 
 from potstill.config.evaluation_params import Export  # noqa: E402
 from potstill.data.tokens.token_folder import TokenFolder  # noqa: E402
@@ -166,9 +166,7 @@ def main() -> None:
         f"{arguments.texts} texts, one a call, in processor time."
     )
     section = "\n".join([head, "", *table(times, dev)])
-    print(section)
-    if arguments.write:
-        replace_section(MARK, section)
+    publish(MARK, section, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ environment.prepare()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from methods_table import Budget, Run, section  # noqa: E402
-from results import machine, replace_section, today, versions  # noqa: E402
+from results import machine, publish, today, versions  # noqa: E402
 
 from potstill.artifacts import whole_folder  # noqa: E402
 from potstill.config.distill_params import Distill, General  # noqa: E402
@@ -240,9 +240,7 @@ def main() -> None:
     if not arguments.table:
         measure(budget, methods, arguments.seeds, arguments.results)
     text = section(read_runs(arguments.results, budget), methods, SETTINGS[arguments.setting].layers)
-    print(text)
-    if arguments.write:
-        replace_section(f"<!-- methods {arguments.setting} -->", text)
+    publish(f"<!-- methods {arguments.setting} -->", text, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from results import machine, replace_section, today, versions
+from results import machine, publish, today, versions
 
 from flows.commands.schedule_runs import DEPLOYMENT, prefect_api
 from potstill.config.params_file import load_params
@@ -128,9 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     share = shares(arguments.log.read_text(encoding="utf-8")) if arguments.log else None
     section = render(measure(arguments.rounds), share)
-    print(section)
-    if arguments.write:
-        replace_section(MARK, section)
+    publish(MARK, section, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from results import machine, replace_section, spread, today, versions
+from results import machine, publish, spread, today, versions
 
 from potstill.compute.processes import usable_cores
 
@@ -200,9 +200,7 @@ def main() -> None:
             calls[RAY] = ray_peer(arguments.ray_python, source, scratch)
         speeds = measure(calls, arguments.rounds, len(texts))
     result = section(speeds, len(texts))
-    print(result)
-    if arguments.write:
-        replace_section(MARK, result)
+    publish(MARK, result, write=arguments.write)
 
 
 if __name__ == "__main__":

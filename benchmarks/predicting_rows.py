@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import psutil
 from predicting import champion, core_seconds, different_texts, in_process, write_rows
-from results import machine, replace_section, today, versions
+from results import machine, publish, today, versions
 
 from potstill.compute.processes import usable_cores
 from potstill.inference.runtime import Student
@@ -153,9 +153,7 @@ def main() -> None:
     student = Student(model.serving)
     readings = [measure(rows, texts, student, params.predict.window_rows) for rows in arguments.rows]
     result = section(readings, len(texts))
-    print(result)
-    if arguments.write:
-        replace_section(MARK, result)
+    publish(MARK, result, write=arguments.write)
 
 
 if __name__ == "__main__":

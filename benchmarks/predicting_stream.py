@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import psutil
 from predicting import IN_PROCESS, Call, Speed, champion, different_texts, in_process, measure, speed_table
-from results import machine, replace_section, today, versions
+from results import machine, publish, today, versions
 
 from potstill.compute.processes import usable_cores
 from potstill.inference.runtime import Student
@@ -137,9 +137,7 @@ def main() -> None:
         speeds = measure(calls, arguments.rounds, len(texts))
         milliseconds = delays(server, texts[: PACED + 1])
     result = section(speeds, len(texts), milliseconds)
-    print(result)
-    if arguments.write:
-        replace_section(MARK, result)
+    publish(MARK, result, write=arguments.write)
 
 
 if __name__ == "__main__":

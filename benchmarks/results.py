@@ -54,8 +54,11 @@ def spread(ratios: Sequence[float], digits: int = 1) -> str:
     return f"{middle}× ({low}–{high})"
 
 
-def replace_section(mark: str, section: str) -> None:
-    """Put `section` between the two marks in RESULTS.md."""
+def publish(mark: str, section: str, *, write: bool) -> None:
+    """Print a section, and put it between the two marks in RESULTS.md if asked."""
+    print(section)
+    if not write:
+        return
     before, _, after = RESULTS.read_text(encoding="utf-8").split(mark)
     RESULTS.write_text(f"{before}{mark}\n{section}\n{mark}{after}", encoding="utf-8")
 

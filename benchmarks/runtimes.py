@@ -14,7 +14,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,19 @@ environment.prepare()
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
-import onnxruntime  # noqa: E402
-from results import flags, machine, replace_section, spread, today, versions  # noqa: E402
+from results import flags, machine, publish, spread, today, versions  # noqa: E402
 
 from potstill.compute.processor import saturates  # noqa: E402
 from potstill.data.tokens.batches import TokenDataset  # noqa: E402
 from potstill.data.tokens.token_folder import TokenFolder  # noqa: E402
 from potstill.evaluation.gold import read_texts  # noqa: E402
-from potstill.inference.runtime import Student, session_options  # noqa: E402
+from potstill.inference.runtime import Student, logits_of, read_card  # noqa: E402
 from potstill.kinds.definitions.task_kinds import KINDS  # noqa: E402
 from potstill.onnx_export.eight_bits import OPERATORS  # noqa: E402
 from potstill.onnx_export.logit_parity import feed  # noqa: E402
 from potstill.onnx_export.openvino_folder import load_openvino  # noqa: E402
 from potstill.onnx_export.outliers import divide_outliers  # noqa: E402
+from potstill.onnx_export.serving_folder import write_serving_folder  # noqa: E402
 from potstill.onnx_export.variants import CALIBRATION_ROWS  # noqa: E402
 from potstill.paths import EXPORT, PREPARED, SERVING, TEST_SPLIT, TOKENS  # noqa: E402
 
@@ -46,6 +46,8 @@ SHIPPED, FP32 = "as it ships", "fp32"
 LIST = 32
 # Train texts that show static quantization the range of its inputs.
 SAMPLE = 128
+# NNCF's alpha that smooths no outliers.
+NO_SMOOTHING = -1.0
 
 Feed = dict[str, Any]
 Times = dict[str, dict[int, list[float]]]
@@ -64,13 +66,11 @@ class OpenVINOSession:
         return [outputs[name].copy() for name in names]
 
 
-def student(session: Any = None) -> Student:
-    """Load the student that ships, on one core, or with another session whose answers do not depend on each other."""
-    loaded = Student(SERVING, threads=1)
-    if session is not None:
-        loaded._session = session
-        loaded.card = loaded.card.model_copy(update={"variant": "fp32"})
-    return loaded
+def student(model: Path, folder: Path, tokens: TokenFolder) -> Student:
+    """Load an ONNX file whose answers do not depend on each other into the serving runtime, on one core."""
+    folder.mkdir()
+    write_serving_folder(folder, model, "fp32", tokens, read_card(SERVING).temperature)
+    return Student(folder, threads=1)
 
 
 def sample_feeds(path: Path, rows: TokenDataset) -> list[Feed]:
@@ -79,7 +79,7 @@ def sample_feeds(path: Path, rows: TokenDataset) -> list[Feed]:
     return [feed(rows.batch(np.array([row])), names) for row in range(SAMPLE)]
 
 
-def static_session(source: Path, target: Path, feeds: list[Feed], *, attention: bool) -> onnxruntime.InferenceSession:
+def quantize_statically(source: Path, target: Path, feeds: list[Feed], *, attention: bool) -> None:
     """Quantize with a fixed scale for the inputs of each product, of attention too if asked."""
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
@@ -101,38 +101,39 @@ def static_session(source: Path, target: Path, feeds: list[Feed], *, attention: 
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, reduce_range=saturates(),
         op_types_to_quantize=OPERATORS, nodes_to_exclude=[] if attention else attends,
     )  # fmt: skip
-    return onnxruntime.InferenceSession(str(target), session_options(), providers=["CPUExecutionProvider"])
 
 
-def forms(scratch: Path, tokens: TokenFolder) -> dict[str, Callable[[], Student]]:
-    """Return form -> what loads it."""
+def forms(scratch: Path, tokens: TokenFolder) -> dict[str, Student]:
+    """Return the student in each form, on one core."""
     source, divided = EXPORT / "student.fp32.onnx", scratch / "divided.onnx"
     divide_outliers(source, divided, tokens.split("dev").select(np.arange(CALIBRATION_ROWS)))
     feeds = sample_feeds(source, tokens.split("train"))
 
     def static(*, attention: bool) -> Student:
-        return student(static_session(divided, scratch / "static.onnx", feeds, attention=attention))
+        name = f"static-{attention}"
+        quantize_statically(divided, scratch / f"{name}.onnx", feeds, attention=attention)
+        return student(scratch / f"{name}.onnx", scratch / name, tokens)
 
-    def openvino(precision: str, alpha: float | None = None) -> Student:
+    def openvino(name: str, precision: str, alpha: float | None = None) -> Student:
         model = load_openvino().Core().read_model(source)
-        return student(OpenVINOSession(model if alpha is None else _quantized(model, feeds, alpha), precision))
+        loaded = student(source, scratch / name, tokens)
+        loaded._session = OpenVINOSession(model if alpha is None else _quantized(model, feeds, alpha), precision)
+        return loaded
 
     return {
-        SHIPPED: student,
-        FP32: lambda: student(
-            onnxruntime.InferenceSession(str(source), session_options(), providers=["CPUExecutionProvider"])
-        ),
-        "static INT8, attention in fp32": lambda: static(attention=False),
-        "static INT8, attention in 8 bits too": lambda: static(attention=True),
-        "OpenVINO, fp32": lambda: openvino("f32"),
-        "OpenVINO, bf16": lambda: openvino("bf16"),
-        "OpenVINO, 8 bits of NNCF": lambda: openvino("f32", -1.0),
-        "OpenVINO, 8 bits of NNCF, outliers smoothed by 0.5": lambda: openvino("f32", 0.5),
+        SHIPPED: Student(SERVING, threads=1),
+        FP32: student(source, scratch / "fp32", tokens),
+        "static INT8, attention in fp32": static(attention=False),
+        "static INT8, attention in 8 bits too": static(attention=True),
+        "OpenVINO, fp32": openvino("f32", "f32"),
+        "OpenVINO, bf16": openvino("bf16", "bf16"),
+        "OpenVINO, 8 bits of NNCF": openvino("nncf", "f32", NO_SMOOTHING),
+        "OpenVINO, 8 bits of NNCF, outliers smoothed by 0.5": openvino("smoothed", "f32", 0.5),
     }
 
 
 def _quantized(model: Any, feeds: list[Feed], alpha: float) -> Any:
-    """Quantize a model of OpenVINO; an alpha of -1 smooths no outliers."""
+    """Quantize a model of OpenVINO, with outliers smoothed by alpha."""
     import nncf  # type: ignore[import-not-found]
 
     smoothing = nncf.AdvancedSmoothQuantParameters(matmul=alpha)
@@ -177,7 +178,7 @@ def table(models: dict[str, Student], times: Times, tokens: TokenFolder) -> list
     texts, labels = read_texts(PREPARED / "dev.parquet")
     scoring = KINDS[tokens.task].scoring
     predictions = {name: model.predict(texts) for name, model in models.items()}
-    logits = {name: np.array([answer.logits for answer in answers]) for name, answers in predictions.items()}
+    logits = {name: logits_of(answers, models[name].card) for name, answers in predictions.items()}
     shares = {name: np.array([answer.probabilities for answer in answers]) for name, answers in predictions.items()}
     lines = [
         f"| | one text a call | lists of {LIST} | dev score, % | agreement with fp32, % | a probability moves by |",
@@ -201,10 +202,10 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=96, help="texts a form answers in a round, alone and in lists")
     parser.add_argument("--write", action="store_true", help="replace the section in benchmarks/RESULTS.md")
     arguments = parser.parse_args()
-    tokens = TokenFolder.open(TOKENS)
+    tokens = TokenFolder.open(TOKENS).student
     texts, _ = read_texts(TEST_SPLIT)
     with tempfile.TemporaryDirectory() as scratch:
-        models = {name: load() for name, load in forms(Path(scratch), tokens).items()}
+        models = forms(Path(scratch), tokens)
         times = measure(models, texts[: arguments.texts], arguments.rounds)
         lines = table(models, times, tokens)
     rates = {at_once: 1 / statistics.median(of_texts) for at_once, of_texts in times[SHIPPED].items()}
@@ -214,9 +215,7 @@ def main() -> None:
         f"core alone, {rates[LIST]:,.0f} in lists."
     )
     section = "\n".join([head, "", *lines])
-    print(section)
-    if arguments.write:
-        replace_section(MARK, section)
+    publish(MARK, section, write=arguments.write)
 
 
 if __name__ == "__main__":

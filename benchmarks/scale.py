@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from results import RESULTS, machine, replace_section, today, versions
+from results import RESULTS, machine, publish, today, versions
 
 from tests.conftest import generate_rows, write_csv, write_tiny_base
 from tests.e2e.workspaces import TINY, command, environment, make_workspace
@@ -174,9 +174,8 @@ def main() -> None:
             train(home)
         readings = {rows: measure(rows, home) for rows in arguments.rows}
     result = section(readings)
-    print(result)
+    publish(MARK, result, write=arguments.write)
     if arguments.write:
-        replace_section(MARK, result)
         plot(readings)
 
 

@@ -25,7 +25,7 @@ from potstill import environment
 
 environment.prepare()
 
-from results import machine, replace_section, spread, today, versions  # noqa: E402
+from results import machine, publish, spread, today, versions  # noqa: E402
 from serving_turns import (  # noqa: E402
     HERE,
     LOADS,
@@ -195,9 +195,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     mark, lines = _section(arguments)
     section = "\n".join(lines)
-    print(section)
-    if arguments.write:
-        replace_section(mark, section)
+    publish(mark, section, write=arguments.write)
 
 
 def _section(arguments: argparse.Namespace) -> tuple[str, list[str]]:

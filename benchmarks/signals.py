@@ -22,7 +22,7 @@ from potstill import environment
 environment.prepare()
 
 import numpy as np  # noqa: E402
-from results import machine, replace_section, today, versions  # noqa: E402
+from results import machine, publish, today, versions  # noqa: E402
 
 from potstill.artifacts import whole_folder  # noqa: E402
 from potstill.config.teacher_params import Signals  # noqa: E402
@@ -197,9 +197,7 @@ def main() -> None:
         f"logits and sentence vectors of a BERT of one layer of width 32, in {STORED.dtype}."
     )
     section = "\n".join([head, "", *table(readings)])
-    print(section)
-    if arguments.write:
-        replace_section(MARK, section)
+    publish(MARK, section, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results import flags, machine, replace_section, spread, today, versions
+from results import flags, machine, publish, spread, today, versions
 
 if TYPE_CHECKING:
     from training_peers import Reading, Variation
@@ -309,9 +309,7 @@ def main() -> None:
         training_peers.serve(arguments.worker)
         return
     name, section = measure_gpu(arguments) if arguments.gpu else measure(arguments)
-    print(section)
-    if arguments.write:
-        replace_section(MARKS[name], section)
+    publish(MARKS[name], section, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,8 @@ from potstill.distillation.teachers.signal_store import StoredSignals, extract  
 from potstill.models.loading import load_classifier  # noqa: E402
 from potstill.models.students.student import student_from_layers  # noqa: E402
 from potstill.scores.metrics import accuracy  # noqa: E402
-from potstill.training.dropout import set_dropout  # noqa: E402
-from potstill.training.freezing import freeze  # noqa: E402
 from potstill.training.hotpath import keep_freed_memory, training_attention  # noqa: E402
-from potstill.training.loop import Setting, _groups, _Run, train  # noqa: E402
+from potstill.training.loop import Setting, _groups, _Run, adapt, train  # noqa: E402
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -212,9 +210,7 @@ class Potstill:
         if variation.attention == "plain":
             stack.enter_context(training_attention(student, CPU))
         plan = workspace.plan(**variation.plan)
-        freeze(student, plan, "benchmark")
-        if plan.dropout is not None:
-            set_dropout(student, plan.dropout)
+        adapt(student, plan, "benchmark")
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         setting = Setting("benchmark", plan, workspace.params.project.seed, CPU, variation.precision, scratch)
         score = workspace.dev_accuracy("fp32")

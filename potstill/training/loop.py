@@ -144,13 +144,18 @@ def train(
     if packing:
         say(f"{setting.name}: rows are packed, without padding")
     model = model.to(device)
-    freeze(model, plan, setting.name)
-    if plan.dropout is not None:
-        set_dropout(model, plan.dropout)
+    adapt(model, plan, setting.name)
     with training_attention(model, device, packing=packing), low_rank(model, plan.lora, setting.name):
         outcome = _Run(model, dataset, objective.to(device), score, setting, world, packing).run()
     model.requires_grad_(True)
     return outcome
+
+
+def adapt(model: PreTrainedModel, plan: Training, name: str) -> None:
+    """Freeze weights and set dropout as a plan asks for it, in place; see `freeze` for the arguments and errors."""
+    freeze(model, plan, name)
+    if plan.dropout is not None:
+        set_dropout(model, plan.dropout)
 
 
 @dataclass
