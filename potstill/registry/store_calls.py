@@ -260,7 +260,7 @@ def _attempt(
     if outcome:
         return outcome[0]
     if not failure:
-        raise _UnreachableError(_hanging(uri))
+        raise _UnreachableError(_hanging(uri, _limit(uri, fixed_patience or _patience)))
     if (error := translate(failure[0], uri, answers)) is not None:
         raise error from failure[0]
     raise failure[0]
@@ -362,8 +362,7 @@ def _reason(error: Exception, text: str, uri: str) -> str:
     return redacted(text)[:300]
 
 
-def _hanging(uri: str) -> str:
-    seconds = _limit(uri, _patience)
+def _hanging(uri: str, seconds: float) -> str:
     if uri.startswith("sqlite"):
         return f"MLflow at {redacted(uri)} has not finished a call in {seconds:.0f} s, its disk or this machine is busy"
     return f"MLflow at {redacted(uri)} does not answer (nothing came in {seconds:.0f} s)"

@@ -69,6 +69,14 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert json.loads(done.stdout) == []
 
 
+def test_help_imports_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "--help"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    # Help itself is printed with rich.
+    assert imported & set(HEAVY) == {"rich.console"}
+
+
 @pytest.mark.slow
 def test_a_key_is_shown_once_and_stored_as_its_sum(tmp_path: Path) -> None:
     created = potstill("key", "mine", "--file", "keys", cwd=tmp_path)

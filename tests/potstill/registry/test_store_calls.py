@@ -187,6 +187,14 @@ def test_a_slow_call_of_a_database_is_not_taken_for_a_locked_one(monkeypatch: py
         store.bounded("sqlite:///x", lambda: time.sleep(4))
 
 
+def test_a_creation_that_hangs_names_its_own_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_SQLITE_SECONDS", 0.5)
+    monkeypatch.setattr(store, "_CREATION", store.Patience(seconds=1.0, request_seconds=4, retries=False))
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda **_: time.sleep(3))
+    with pytest.raises(StoreError, match="has not finished a call in 1 s"):
+        tracking.client(tmp_path)
+
+
 def test_a_new_database_is_created_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(**uris: str) -> None:
         Path(uris["tracking_uri"].removeprefix("sqlite:///")).write_bytes(b"half of the tables")
